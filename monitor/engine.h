@@ -1,0 +1,93 @@
+/* monitor/engine.h - the embedding API of the engine: create a VM, give it memory, run it until it needs the outside.
+ *
+ * Role:     kvm_run-shaped. The engine knows no devices: port I/O, MMIO, interrupt acknowledge and device MSRs go to the
+ *           callbacks in struct vm_ops; a callback may decline (return VM_IO_EXIT), then vcpu_run returns with the exit and
+ *           the embedder completes it before it calls vcpu_run again.
+ * Owner:    vm_create/vm_destroy. One thread runs a vCPU; vcpu_kick may be called from any thread or signal handler.
+ * Errors:   0 or -RD_E_*.
+ */
+#ifndef MONITOR_ENGINE_H
+#define MONITOR_ENGINE_H
+#include "arch/cpu.h"
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct vm;
+struct vcpu;
+struct gpmem;
+struct stats;
+
+enum { VM_IO_DONE = 0, VM_IO_EXIT = 1 };
+/* All callbacks run on the vCPU's thread, outside generated code, FPU free for use. Any may be NULL. */
+struct vm_ops {
+    int (*pio)(void *opaque, uint16_t port, unsigned size, bool is_write, uint32_t *val);
+    int (*mmio)(void *opaque, uint64_t gpa, unsigned size, bool is_write, uint8_t *data); /* size 1..64, within a page */
+    int (*intr_ack)(void *opaque);            /* vector of the pending interrupt, or -1 if it has gone (spurious) */
+    int (*rdmsr)(void *opaque, uint32_t msr, uint64_t *val); /* MSRs of devices (APIC base, x2APIC, TSC deadline, kvm-clock) ... */
+    int (*wrmsr)(void *opaque, uint32_t msr, uint64_t val);  /* ... 0 = done, 1 = not mine, -1 = raise #GP(0) */
+    int (*hypercall)(void *opaque, uint64_t nr, const uint64_t args[4], uint64_t *ret); /* 0 = done, 1 = unknown */
+    uint64_t (*read_cr8)(void *opaque);
+    void (*write_cr8)(void *opaque, uint64_t val);
+    uint8_t (*apic_id)(void *opaque); /* for CPUID */
+};
+struct vm_config {
+    uint64_t tc_bytes;      /* translation cache size, 0 = default */
+    bool no_chain;          /* -accel bt,chain=off */
+    unsigned max_insns;     /* instructions per block, 0 = default; 1 = one-instruction blocks */
+    unsigned evict_random;  /* flush at random, once in this many translations; 0 = never */
+    unsigned force_exit;    /* leave the TC at random, once in this many block entries; 0 = never */
+    uint64_t seed;
+    const char *cpu_model;  /* "host", "max", "qemu64", or NULL */
+    bool no_tsc_scaling;
+};
+
+#define VM_EXITS(X) \
+    X(NONE)         \
+    X(IO)           /* port I/O a callback declined: exit.port/size/is_write/data; for IN put the value into data */ \
+    X(MMIO)         /* MMIO a callback declined: addr/size/is_write/data; for reads fill data, the access is repeated */ \
+    X(HLT)          \
+    X(SHUTDOWN)     /* triple fault */ \
+    X(INTR_WINDOW)  /* asked for with vcpu_request_intr_window and open now */ \
+    X(KICK)         /* vcpu_kick */ \
+    X(DEBUG)        /* breakpoint or step asked for by vcpu_set_debug */ \
+    X(INTERNAL)     /* the engine cannot go on: exit.text says why; a report was written */
+enum vm_exit_reason {
+#define X(n) VM_EXIT_##n,
+    VM_EXITS(X)
+#undef X
+};
+
+int vm_create(struct vm **out, const struct vm_config *cfg, const struct vm_ops *ops, void *opaque);
+void vm_destroy(struct vm *vm);
+int vm_add_memory(struct vm *vm, uint64_t gpa, uint64_t bytes, bool rom);
+struct gpmem *vm_memory(struct vm *vm);
+struct stats *vm_stats(struct vm *vm);
+struct vcpu *vm_vcpu(struct vm *vm, unsigned index);
+
+/* Runs until an exit; the reason is in vcpu_exit_info(v)->reason and returned. */
+enum vm_exit_reason vcpu_run(struct vcpu *v);
+struct vcpu_exit *vcpu_exit_info(struct vcpu *v);
+/* Makes a running vCPU return with VM_EXIT_KICK at the next instruction boundary. Async-signal-safe, any thread. */
+void vcpu_kick(struct vcpu *v);
+/* The INTR pin (level) and NMI (edge). vCPU thread only, or followed by vcpu_kick. */
+void vcpu_set_intr(struct vcpu *v, bool level);
+void vcpu_inject_nmi(struct vcpu *v);
+/* KVM_INTERRUPT-shaped: queue one vector; only when vcpu_can_inject(). */
+bool vcpu_can_inject(const struct vcpu *v);
+void vcpu_inject(struct vcpu *v, uint8_t vector);
+void vcpu_request_intr_window(struct vcpu *v, bool on);
+void vcpu_reset(struct vcpu *v);
+
+/* State. Reads and writes are of the whole; writing recomputes what depends on it and flushes what must be. */
+void vcpu_get_state(struct vcpu *v, struct cpu *out);
+int vcpu_set_state(struct vcpu *v, const struct cpu *in);
+/* FPU state in XSAVE standard format; bytes = area size for the offered XCR0. */
+size_t vcpu_fpu_bytes(const struct vcpu *v);
+int vcpu_get_fpu(struct vcpu *v, void *buf, size_t bytes);
+int vcpu_set_fpu(struct vcpu *v, const void *buf, size_t bytes);
+/* Linear -> physical without side effects, for debuggers. Returns 0 or 1 (not mapped). */
+int vcpu_translate(struct vcpu *v, uint64_t lin, uint64_t *gpa);
+/* Guest code changed behind the engine's back (loader, debugger): drop translations of the range. */
+void vm_invalidate_code(struct vm *vm, uint64_t gpa, uint64_t bytes);
+#endif

@@ -1,0 +1,35 @@
+/* shadowmmu/softtlb.h - the software TLB that translated code looks up inline.
+ *
+ * Role:    direct-mapped by linear page number. tag_r/tag_w hold MINUS the page's linear address if a read / a write of that
+ *          page may go straight to memory, else a value that can never match at that index. addend = host - linear.
+ * Who:     generated code reads; softtlb_* (nofpu, vCPU thread) write.
+ * Rule:    a write tag exists only if the guest's PTE allows it, its D bit is set, and the page has no trace flags; no tag at
+ *          all for MMIO, for pages with a data breakpoint, for non-canonical addresses. Audit: softtlb_verify.
+ */
+#ifndef SHADOWMMU_SOFTTLB_H
+#define SHADOWMMU_SOFTTLB_H
+#include <stdbool.h>
+#include <stdint.h>
+
+#define STLB_BITS 10
+#define STLB_SIZE (1u << STLB_BITS)
+#define STLB_NG_MAX 64
+struct softtlb {
+    int64_t tag_r[STLB_SIZE];
+    int64_t tag_w[STLB_SIZE];
+    uint64_t addend[STLB_SIZE];
+    uint64_t gpa[STLB_SIZE];   /* guest physical page of a filled entry */
+    uint16_t ng[STLB_NG_MAX];  /* indexes filled with non-global pages since the last flush ... */
+    uint32_t n_ng;             /* ... STLB_NG_MAX + 1 = too many, flush all */
+};
+static inline unsigned stlb_index(uint64_t lin) { return (unsigned)(lin >> 12) & (STLB_SIZE - 1); }
+
+void softtlb_init(struct softtlb *t);
+/* Enters a page. */
+void softtlb_fill(struct softtlb *t, uint64_t lin, uint64_t gpa, uint8_t *host_page, bool write, bool global);
+void softtlb_flush_all(struct softtlb *t);
+void softtlb_flush_nonglobal(struct softtlb *t);
+void softtlb_flush_page(struct softtlb *t, uint64_t lin);
+/* Takes away every write tag of a guest physical page (it has become traced). */
+void softtlb_protect_gpa(struct softtlb *t, uint64_t gpa);
+#endif
