@@ -3,7 +3,8 @@
 
 const char *err_text(int code)
 {
-    static const char *const text[] = {"no error",
+    static const char *const text[] = {
+        "no error",
 #define ERR(name, t) t,
 #include "base/err.def"
 #undef ERR

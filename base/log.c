@@ -12,7 +12,9 @@ static FILE *log_file;
 static char ring[RING][200];
 static unsigned ring_next;
 
-static const struct { const char *name, *help; } cats[] = {
+static const struct {
+    const char *name, *help;
+} cats[] = {
 #define LOGCAT(id, name, help) {name, help},
 #include "base/log.def"
 #undef LOGCAT
