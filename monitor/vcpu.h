@@ -10,7 +10,9 @@
 #ifndef MONITOR_VCPU_H
 #define MONITOR_VCPU_H
 #include "arch/cpu.h"
+#include "arch/sysop.h"
 #include "base/stat.h"
+#include "codecache/jumpcache.h"
 #include "shadowmmu/gpmem.h"
 #include "shadowmmu/softtlb.h"
 #include <stdbool.h>
@@ -36,32 +38,6 @@ enum sys_result {
     SYS_RESTART,  /* string instruction interrupted between iterations: registers updated, rip stays */
 };
 
-/* One decoded system instruction, 8 bytes so that generated code can pass it as an immediate. */
-struct sys_op {
-    uint8_t op;    /* SYS_OP_*, monitor/sysop.def */
-    uint8_t opsize; /* bytes: 1, 2, 4, 8: the effective operand size */
-    uint8_t reg;   /* register number from ModRM.reg: GPR, CRn, DRn, segment register, by op */
-    uint8_t rm;    /* GPR number of a register operand, or SYS_RM_MEM: memory at seg:c_ea */
-    uint8_t seg;   /* segment of the memory operand (override applied; FS/GS bases count in 64-bit mode) */
-    uint8_t len;   /* instruction length */
-    uint8_t asize; /* address size in bytes: 2, 4, 8 */
-    uint8_t flags; /* SYS_F_* */
-};
-_Static_assert(sizeof(struct sys_op) == 8, "passed in a register");
-#define SYS_RM_MEM 0xffu
-#define SYS_F_REP 0x01u   /* F3: REP / REPE */
-#define SYS_F_REPNE 0x02u /* F2 */
-#define SYS_F_IMM 0x04u   /* v->op_imm holds an immediate (port, far pointer sel<<32... see sysop.def) */
-#define SYS_F_REX 0x08u   /* register bytes 4-7 are SPL..DIL, not AH..BH */
-#define SYS_F_LOCK 0x10u
-
-enum sys_opcode {
-#define SYSOP(name, comment) SYS_OP_##name,
-#include "monitor/sysop.def"
-#undef SYSOP
-    SYS_OP_COUNT
-};
-
 /* Why vcpu_run returned: monitor/engine.h documents each. */
 struct vcpu_exit {
     uint32_t reason; /* enum vm_exit_reason */
@@ -80,10 +56,15 @@ struct vcpu {
     uint64_t ea;       /* effective address handed to a callout: an offset for system instructions, linear for sites */
     uint64_t op_imm;
     uint64_t site;     /* descriptor of the memory site in a slow path */
+    uint64_t op;       /* struct sys_op of a callout */
     uint64_t jump_target; /* host pc to continue at */
+    uint64_t link_pc;  /* exit taken: host pc of its jump, or 0 */
+    uint64_t exit_code; /* enum tc_exit */
+    uint64_t const_idx, const_page, const_sign, const_jc, const_63, const_31, const_15; /* PEXT masks, see xl_layout */
     uint32_t event_pending; /* something the run loop must look at: interrupt, NMI, kick. STI tests it. */
     uint32_t in_tc;    /* between tc_enter and tc_exit */
     struct softtlb tlb[2]; /* [0] supervisor accesses, [1] user accesses */
+    struct jump_cache jc[2]; /* [0] CPL 0-2, [1] CPL 3: indirect targets */
     /* -- C only -- */
     struct vm *vm;
     struct gpmem *mem;
