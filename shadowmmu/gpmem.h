@@ -47,6 +47,7 @@ uint8_t *gpmem_page_flags(const struct gpmem *m, uint64_t gpa);
  * gpmem_write is how DMA enters guest memory: it calls the trace hook for pages with flags before the bytes change. */
 int gpmem_read(const struct gpmem *m, uint64_t gpa, void *buf, size_t bytes);
 int gpmem_write(struct gpmem *m, uint64_t gpa, const void *buf, size_t bytes);
-/* Called as hook(opaque, gpa, bytes) for writes into a page that has trace flags (bytes never crosses a page). */
+/* The hook must be nofpu: the page walker calls it before it sets accessed/dirty bits in a page that also holds code.
+ * Called as hook(opaque, gpa, bytes) for writes into a page that has trace flags (bytes never crosses a page). */
 void gpmem_set_trace_hook(struct gpmem *m, void (*hook)(void *opaque, uint64_t gpa, size_t bytes), void *opaque);
 #endif

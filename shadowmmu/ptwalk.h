@@ -13,6 +13,7 @@
 
 enum pt_access { PT_READ = 0, PT_WRITE = 1, PT_EXEC = 2 };
 #define PT_USER 0x10u /* ored in: a user-mode access (CPL 3 and not an implicit supervisor access) */
+#define PT_IMPLICIT 0x40u /* ored in: an implicit supervisor access (descriptor, TSS): SMAP applies whatever EFLAGS.AC */
 #define PT_PROBE 0x20u /* ored in: do not set accessed/dirty bits (debugger, audit) */
 
 struct pt_result {
