@@ -29,4 +29,22 @@ int mem_write_u(struct vcpu *v, uint64_t lin, unsigned n, unsigned how, uint64_t
 /* Direct host pointer for a run of plain RAM inside one page, or NULL (MMIO, traced for writes, watched). On a fault returns
  * NULL with *fault = SYS_FAULT. For string instructions. */
 uint8_t *mem_direct(struct vcpu *v, uint64_t lin, unsigned how, int *fault);
+/* One page: what the byte at lin is, with paging checks as for a real access (A and D are set, the soft TLB is filled).
+ * *host is NULL for MMIO, and for writes (MEM_W, MEM_RW) to ROM: mem_write drops those. Alignment, data breakpoints and
+ * traced pages are the caller's: mem_check_align before, vcpu_trace_write and mem_check_watch when the access happens. */
+int mem_translate(struct vcpu *v, uint64_t lin, unsigned how, uint64_t *gpa, uint8_t **host);
+/* The same for instruction fetch; *global = the translation survives a CR3 load. Host NULL: code in MMIO. */
+int mem_fetch_page(struct vcpu *v, uint64_t lin, uint64_t *gpa, uint8_t **host, bool *global);
+/* #AC(0) if alignment checks are live and lin is not aligned for n bytes (SDM 3A table 6-7). 0 or SYS_FAULT. */
+int mem_check_align(struct vcpu *v, uint64_t lin, unsigned n, unsigned how);
+/* Data breakpoints: ors the B bits of enabled matching DR0-DR3 into v->dr6_pending. */
+void mem_check_watch(struct vcpu *v, uint64_t lin, unsigned n, unsigned how);
+/* Is an enabled data breakpoint in this page? Such a page is never in the soft TLB: flush it when DR0-3 or DR7 change. */
+bool mem_page_watched(const struct vcpu *v, uint64_t lin);
+
+/* -- provided by the rest of the monitor to this code -- */
+/* A page with trace flags is about to be written (bytes do not cross the page). nofpu. */
+void vcpu_trace_write(struct vcpu *v, uint64_t gpa, unsigned bytes);
+/* A device's memory, size 1, 2, 4 or 8, within a page. Returns 0 or SYS_EXIT. */
+int vcpu_mmio(struct vcpu *v, uint64_t gpa, unsigned size, bool is_write, uint8_t *data);
 #endif
