@@ -1,13 +1,19 @@
-/* base/check.h - our own bugs. CHECK always, ASSERT in debug builds: print the expression and place, run the crash-report
- * hook, abort. Never for guest input or host errors. */
+/* base/check.h - our own bugs. CHECK always, ASSERT in debug builds: print the expression, the place and the seed of this run,
+ * run the crash-report hook, abort. Never for guest input or host errors. */
 #ifndef BASE_CHECK_H
 #define BASE_CHECK_H
+#include <stdint.h>
+
 _Noreturn void check_failed(const char *expr, const char *file, int line);
-/* Called once by check_failed before abort: the monitor prints guest state, log ring, seed. */
+/* Called once by check_failed before abort: the monitor prints guest state and the log ring. */
 extern void (*check_report_hook)(void);
+/* The seed to print, so that the run can be repeated. */
+void check_note_seed(uint64_t seed);
+
 #define CHECK(e) ((e) ? (void)0 : check_failed(#e, __FILE__, __LINE__))
 #ifdef NDEBUG
-#define ASSERT(e) ((void)sizeof((e) ? 1 : 0)) /* not evaluated, but compiled: what it names stays used */
+/* Not evaluated, but compiled, so that what it names stays used. */
+#define ASSERT(e) ((void)sizeof((e) ? 1 : 0))
 #else
 #define ASSERT(e) CHECK(e)
 #endif

@@ -1,5 +1,4 @@
 #include "base/err.h"
-#include <stdlib.h>
 
 const char *err_text(int code)
 {
@@ -9,6 +8,6 @@ const char *err_text(int code)
 #include "base/err.def"
 #undef ERR
     };
-    unsigned n = (unsigned)abs(code);
+    unsigned n = code < 0 ? 0u - (unsigned)code : (unsigned)code;
     return n < sizeof text / sizeof text[0] ? text[n] : "unknown error";
 }

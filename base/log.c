@@ -1,6 +1,5 @@
 #include "base/log.h"
 #include "base/err.h"
-#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -22,7 +21,7 @@ static const struct {
 
 void log_line(enum log_cat cat, const char *fmt, ...)
 {
-    char *slot = ring[ring_next++ % RING];
+    char *slot = ring[__atomic_fetch_add(&ring_next, 1, __ATOMIC_RELAXED) % RING];
     va_list ap;
     va_start(ap, fmt);
     int n = snprintf(slot, sizeof ring[0], "%s: ", cats[cat].name);
@@ -31,29 +30,49 @@ void log_line(enum log_cat cat, const char *fmt, ...)
     fprintf(log_file ? log_file : stderr, "%s\n", slot);
 }
 
-int log_set_mask(const char *list, const char **bad)
+void log_list(FILE *f)
 {
-    static char name[64];
+    for (unsigned i = 0; i < LOG_COUNT; i++)
+        fprintf(f, "%-14s %s\n", cats[i].name, cats[i].help);
+}
+
+/* The bits of one name of n characters, 0 if there is no such. */
+static uint32_t mask_of(const char *name, size_t n)
+{
+    if (n == 3 && !strncmp(name, "all", n))
+        return ~0u;
+    for (unsigned i = 0; i < LOG_COUNT; i++)
+        if (strlen(cats[i].name) == n && !strncmp(cats[i].name, name, n))
+            return 1u << i;
+    return 0;
+}
+
+int log_parse_mask(const char *list, uint32_t *mask, const char **bad)
+{
+    static _Thread_local char unknown[64];
+    uint32_t sum = 0;
     for (const char *p = list; *p;) {
         size_t n = strcspn(p, ",");
-        unsigned i;
-        snprintf(name, sizeof name, "%.*s", (int)n, p);
-        for (i = 0; i < LOG_COUNT; i++)
-            if (!strcmp(cats[i].name, name))
-                break;
-        if (!strcmp(name, "help")) {
-            for (unsigned k = 0; k < LOG_COUNT; k++)
-                printf("%-14s %s\n", cats[k].name, cats[k].help);
-        } else if (!strcmp(name, "all"))
-            log_mask = ~0u;
-        else if (i == LOG_COUNT) {
-            *bad = name;
+        uint32_t bits = mask_of(p, n);
+        if (!bits) {
+            snprintf(unknown, sizeof unknown, "%.*s", (int)n, p);
+            *bad = unknown;
             return -RD_E_INVAL;
-        } else
-            log_mask |= 1u << i;
+        }
+        sum |= bits;
         p += n + (p[n] == ',');
     }
+    *mask = sum;
     return 0;
+}
+
+int log_set_mask(const char *list, const char **bad)
+{
+    uint32_t mask;
+    int err = log_parse_mask(list, &mask, bad);
+    if (!err)
+        log_mask |= mask;
+    return err;
 }
 
 int log_open(const char *path)
