@@ -88,7 +88,7 @@ int stk_peek(struct vcpu *v, struct stk *s, unsigned skip, unsigned n);
 
 /* -- descriptors (SDM 3A 3.4.5) -- */
 #define SEL_TI 4u
-#define SEL_RPL(sel) ((sel) & 3u)
+#define SEL_RPL(sel) ((sel)&3u)
 #define SEL_NULL(sel) (!((sel) & ~3u))
 #define ERR_EXT 1u
 #define ERR_IDT 2u
@@ -110,10 +110,7 @@ static inline bool desc_is_writable(const struct desc *d)
 {
     return (d->attr & (SEG_S | SEG_CODE | SEG_RW)) == (SEG_S | SEG_RW);
 }
-static inline uint64_t desc_base(const struct desc *d)
-{
-    return (d->lo >> 16 & 0xffffff) | (d->lo >> 32 & 0xff000000);
-}
+static inline uint64_t desc_base(const struct desc *d) { return (d->lo >> 16 & 0xffffff) | (d->lo >> 32 & 0xff000000); }
 static inline uint32_t desc_limit(const struct desc *d)
 {
     uint32_t l = (uint32_t)((d->lo & 0xffff) | (d->lo >> 32 & 0xf0000));
@@ -127,10 +124,17 @@ int desc_read(struct vcpu *v, uint16_t sel, uint8_t vector, uint32_t ext, struct
 int desc_read_hi(struct vcpu *v, uint16_t sel, uint8_t vector, uint32_t ext, struct desc *d);
 /* Writes the type byte back: accessed bit of code and data, busy bit of a TSS. */
 int desc_set_type(struct vcpu *v, struct desc *d, unsigned type);
+int desc_set_accessed(struct vcpu *v, struct desc *d);
+/* Checks a descriptor for DS ES FS GS: `vector` (#GP, or #TS in a task switch) or #NP, with selector | ext. */
+int desc_check_data(struct vcpu *v, uint16_t sel, const struct desc *d, uint8_t vector, uint32_t ext);
 /* Fills a segment register, nlim_* included. base of long mode's LDT and TSS takes d->hi. */
+void seg_from_desc(struct seg *s, uint16_t sel, const struct desc *d);
 void seg_set(struct cpu *c, unsigned seg, uint16_t sel, const struct desc *d);
-/* Null selector: unusable. base becomes 0. */
+/* Null selector: unusable, DPL = RPL. base becomes 0. */
+void seg_null(struct seg *s, uint16_t sel);
 void seg_set_null(struct cpu *c, unsigned seg, uint16_t sel);
+/* base 0, limit 4 GiB: what SYSCALL and its kin load. */
+void seg_set_flat(struct seg *s, uint16_t sel, uint32_t attr);
 static inline int fault_sel(struct vcpu *v, uint8_t vector, uint16_t sel, uint32_t ext)
 {
     return sys_fault_err(v, vector, (sel & ~3u) | ext);
@@ -142,12 +146,12 @@ bool sys_vendor_intel(const struct vcpu *v);
 enum task_reason { TASK_JMP, TASK_CALL, TASK_INT, TASK_IRET };
 struct task_switch {
     enum task_reason reason;
-    uint16_t sel;      /* of the new TSS; d was read and checked for type, privilege and presence */
+    uint16_t sel; /* of the new TSS; d was read and checked for type, privilege and presence */
     struct desc d;
-    uint64_t rip;      /* to be saved in the old TSS */
-    uint32_t eflags;   /* likewise */
-    uint32_t ext;      /* ERR_EXT or 0 for the error codes of faults */
-    bool has_error;    /* TASK_INT: push this on the new stack */
+    uint64_t rip;    /* to be saved in the old TSS */
+    uint32_t eflags; /* likewise */
+    uint32_t ext;    /* ERR_EXT or 0 for the error codes of faults */
+    bool has_error;  /* TASK_INT: push this on the new stack */
     uint32_t error;
 };
 /* A fault in the new task's context: v->fault is filled, c.rip is the new task's. Only inside monitor's system files; whoever
