@@ -25,11 +25,12 @@ static inline void irq_set(const struct irq_line *l, bool level)
     if (l->fn)
         l->fn(l->opaque, l->n, level);
 }
-/* An edge for sinks that latch edges, no lasting level. */
+/* A rising edge. The line stays high, as a PC's timer outputs do: the 8259 forgets an edge-triggered request whose line falls
+ * before the acknowledge. Not for sinks that may be level-triggered. */
 static inline void irq_pulse(const struct irq_line *l)
 {
-    irq_set(l, true);
     irq_set(l, false);
+    irq_set(l, true);
 }
 
 /* One source, several sinks, driven in the order of irq_fanout_add: an ISA IRQ goes to the 8259 and to the IOAPIC. */
