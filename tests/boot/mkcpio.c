@@ -39,18 +39,15 @@ static void put(const void *data, size_t bytes)
         die("cannot write: %s", strerror(errno));
 }
 
-static void pad(size_t written)
-{
-    put("\0\0\0", -written & 3);
-}
+static void pad(size_t written) { put("\0\0\0", -written & 3); }
 
 /* Header: magic and 13 numbers of 8 hexadecimal digits, then name and contents, each padded to 4 bytes. */
 static void put_entry(const struct entry *e)
 {
     char head[111];
     size_t name = strlen(e->path) + 1;
-    int n = snprintf(head, sizeof head, "070701%08x%08x%08x%08x%08x%08x%08zx%08x%08x%08x%08x%08zx%08x", inode++, e->mode, 0, 0,
-                     e->nlink, 0, e->bytes, 0, 0, e->major, e->minor, name, 0);
+    int n = snprintf(head, sizeof head, "070701%08x%08x%08x%08x%08x%08x%08zx%08x%08x%08x%08x%08zx%08x", inode++,
+                     e->mode, 0, 0, e->nlink, 0, e->bytes, 0, 0, e->major, e->minor, name, 0);
     put(head, (size_t)n);
     put(e->path, name);
     pad((size_t)n + name);
