@@ -13,12 +13,15 @@
 #include "arch/sysop.h"
 #include "base/stat.h"
 #include "codecache/jumpcache.h"
+#include "monitor/msr.h"
 #include "shadowmmu/gpmem.h"
 #include "shadowmmu/softtlb.h"
 #include <stdbool.h>
 #include <stdint.h>
 
 struct vm;
+struct vm_ops;   /* monitor/engine.h */
+struct cpumodel; /* monitor/cpumodel.h */
 
 /* A guest event to be delivered. Filled by whoever finds it; nothing else has been changed then. */
 struct guest_fault {
@@ -77,6 +80,15 @@ struct vcpu {
     struct stats *stats;
     uint8_t *xsave; /* 64-byte aligned image of the guest's FPU state when !fpu_live, standard format */
     struct vcpu_priv *priv; /* run loop, codecache, ... */
+    /* -- system instructions -- */
+    const struct vm_ops *ops; /* the embedder's callbacks; may be NULL in tests */
+    void *opaque;             /* ... and their first argument */
+    const struct cpumodel *cpu; /* what CPUID offers */
+    struct msr_store msr;
+    uint64_t fpu_mask; /* XSAVE components kept in *xsave; 0: the host has FXSAVE only */
+    /* An x87 state with the host's last instruction and operand addresses is about to be shown to the guest: put the guest's
+     * in, or 0 where unknown. Values that are no host addresses stay. NULL: nothing is translated. nofpu. */
+    void (*fpu_pointers)(struct vcpu *v, uint64_t *fip, uint64_t *fdp);
 };
 
 /* Ends guest use of the host FPU: saves the state into v->xsave, loads the host's defaults. Idempotent. */
