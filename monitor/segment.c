@@ -52,13 +52,11 @@ static bool stk_fits(const struct stk *s, uint64_t off, unsigned n)
         return false;
     if (!(ss->attr & SEG_CODE) && (ss->attr & SEG_EC))
         return off > ss->limit && last <= (ss->attr & SEG_DB ? 0xffffffffu : 0xffffu);
-    return last <= ss->limit;
+    /* A segment without end wraps at 4 GiB, as in mem_linear. */
+    return last <= ss->limit || ss->limit == 0xffffffffu;
 }
 
-static uint64_t stk_lin(const struct vcpu *v, const struct stk *s, uint64_t off)
-{
-    return s->ss ? lin_wrap(&v->c, s->ss->base + off) : off;
-}
+static uint64_t stk_lin(const struct stk *s, uint64_t off) { return s->ss ? (uint32_t)(s->ss->base + off) : off; }
 
 int stk_push(struct vcpu *v, struct stk *s, uint64_t val)
 {
@@ -85,7 +83,7 @@ int stk_flush(struct vcpu *v, struct stk *s)
     if (!stk_is_run(v, s, s->sp, bytes)) {
         for (unsigned i = 0; i < s->n; i++) {
             uint64_t off = (s->sp + (uint64_t)(s->n - 1 - i) * s->size) & s->mask;
-            int rc = mem_write_u(v, stk_lin(v, s, off), s->size, MEM_W | s->how, s->val[i]);
+            int rc = mem_write_u(v, stk_lin(s, off), s->size, MEM_W | s->how, s->val[i]);
             if (rc)
                 return rc;
         }
@@ -94,7 +92,7 @@ int stk_flush(struct vcpu *v, struct stk *s)
     for (unsigned i = 0; i < s->n; i++)
         for (unsigned k = 0; k < s->size; k++)
             buf[(s->n - 1 - i) * s->size + k] = (uint8_t)(s->val[i] >> (8 * k));
-    return mem_write(v, stk_lin(v, s, s->sp), buf, bytes, MEM_W | s->how);
+    return mem_write(v, stk_lin(s, s->sp), buf, bytes, MEM_W | s->how);
 }
 
 int stk_peek(struct vcpu *v, struct stk *s, unsigned skip, unsigned n)
@@ -107,13 +105,13 @@ int stk_peek(struct vcpu *v, struct stk *s, unsigned skip, unsigned n)
     if (!stk_is_run(v, s, low, n * s->size)) {
         for (unsigned i = 0; i < n; i++) {
             uint64_t off = (low + (uint64_t)i * s->size) & s->mask;
-            int rc = mem_read_u(v, stk_lin(v, s, off), s->size, MEM_R | s->how, &s->val[i]);
+            int rc = mem_read_u(v, stk_lin(s, off), s->size, MEM_R | s->how, &s->val[i]);
             if (rc)
                 return rc;
         }
         return 0;
     }
-    int rc = mem_read(v, stk_lin(v, s, low), buf, n * s->size, MEM_R | s->how);
+    int rc = mem_read(v, stk_lin(s, low), buf, n * s->size, MEM_R | s->how);
     if (rc)
         return rc;
     for (unsigned i = 0; i < n; i++) {
@@ -131,7 +129,7 @@ int stack_push(struct vcpu *v, unsigned n, uint64_t val)
     uint64_t sp = (s.sp - n) & s.mask;
     if (!stk_fits(&s, sp, n))
         return sys_fault_err(v, EXC_SS, 0);
-    int rc = mem_write_u(v, stk_lin(v, &s, sp), n, MEM_W, val);
+    int rc = mem_write_u(v, stk_lin(&s, sp), n, MEM_W, val);
     if (!rc)
         stack_set(&v->c, s.mask, sp);
     return rc;
@@ -143,7 +141,7 @@ int stack_pop(struct vcpu *v, unsigned n, uint64_t *val)
     stk_open(v, &s, n);
     if (!stk_fits(&s, s.sp, n))
         return sys_fault_err(v, EXC_SS, 0);
-    int rc = mem_read_u(v, stk_lin(v, &s, s.sp), n, MEM_R, val);
+    int rc = mem_read_u(v, stk_lin(&s, s.sp), n, MEM_R, val);
     if (!rc)
         stack_set(&v->c, s.mask, s.sp + n);
     return rc;

@@ -164,11 +164,20 @@ int task_find(struct vcpu *v, uint16_t sel, uint32_t ext, struct desc *d);
 /* IRET with NT set. */
 int task_return(struct vcpu *v, uint64_t rip);
 
-/* -- steps shared by far transfers and exception delivery -- */
+/* -- steps shared by far transfers and exception delivery (transfer.c) -- */
 /* Stack of privilege dpl out of the current TSS (SDM 3A 6.12.1): fills *ss, *sp. #TS, #SS with selector | ext. */
 int tss_stack(struct vcpu *v, unsigned dpl, uint32_t ext, struct seg *ss, uint64_t *sp);
+/* Prepares a frame on such a stack. */
+void stk_open_new(const struct vcpu *v, struct stk *s, const struct seg *ss, uint64_t sp, unsigned size, uint32_t ext);
 /* #GP(ext) unless rip may be executed in code segment d: limit, or canonical in 64-bit code. */
 int code_check_rip(struct vcpu *v, const struct desc *d, uint64_t rip, uint32_t ext);
+/* Enters code segment d at privilege cpl: CS, CPL, RIP and nothing else. */
+void code_enter(struct cpu *c, uint16_t sel, const struct desc *d, unsigned cpl, uint64_t rip);
+/* True if code segment d holds 64-bit code. */
+static inline bool desc_is_code64(const struct cpu *c, const struct desc *d)
+{
+    return cpu_long_mode(c) && (d->attr & SEG_L);
+}
 /* Data segments that CPL may no longer see become null (RETF, IRET to an outer ring). */
 void seg_drop_privileged(struct cpu *c);
 
