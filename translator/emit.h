@@ -1,0 +1,193 @@
+/* translator/emit.h - the host encoder: appends x86-64 machine code to a bounded buffer.
+ *
+ * Role:    byte-level emission only; knows instruction forms, not guests. Every function appends one host instruction.
+ * Limits:  the owner keeps a red zone (EMIT_RED_ZONE) in front of the end and checks emit_full() between guest instructions;
+ *          a write past the end is dropped and sets overflow, never lands outside the buffer.
+ * Addresses: pc is where the byte will execute; all data that code refers to absolutely lies in the low 2 GiB, as does the
+ *          code, so RIP-relative or disp32 reach everything.
+ * None of the instructions emitted here changes EFLAGS but those whose name says so.
+ */
+#ifndef TRANSLATOR_EMIT_H
+#define TRANSLATOR_EMIT_H
+#include <stdbool.h>
+#include <stdint.h>
+
+struct emit {
+    uint8_t *p, *start, *end; /* where bytes are written */
+    uint64_t pc;              /* host pc of start */
+    bool overflow;
+};
+#define EMIT_RED_ZONE 512
+
+static inline uint64_t em_pc(const struct emit *e) { return e->pc + (uint64_t)(e->p - e->start); }
+static inline bool em_full(const struct emit *e) { return e->overflow || e->end - e->p < EMIT_RED_ZONE; }
+static inline void em8(struct emit *e, unsigned b)
+{
+    if (e->p < e->end)
+        *e->p++ = (uint8_t)b;
+    else
+        e->overflow = true;
+}
+static inline void em16(struct emit *e, unsigned v) { em8(e, v & 0xff), em8(e, v >> 8 & 0xff); }
+static inline void em32(struct emit *e, uint32_t v) { em16(e, v & 0xffff), em16(e, v >> 16); }
+static inline void em64(struct emit *e, uint64_t v) { em32(e, (uint32_t)v), em32(e, (uint32_t)(v >> 32)); }
+
+/* REX if needed. w,r,x,b: bits; force: SPL.. byte registers. */
+static inline void em_rex(struct emit *e, unsigned w, unsigned reg, unsigned index, unsigned base, bool force)
+{
+    unsigned rex = w << 3 | (reg >> 3 & 1) << 2 | (index >> 3 & 1) << 1 | (base >> 3 & 1);
+    if (rex || force)
+        em8(e, 0x40 | rex);
+}
+/* ModRM for [rip + x] = absolute low address; imm_bytes follow the displacement. */
+static inline void em_modrm_abs(struct emit *e, unsigned reg, uint64_t addr, unsigned imm_bytes)
+{
+    em8(e, (reg & 7) << 3 | 5);
+    em32(e, (uint32_t)(addr - (em_pc(e) + 4 + imm_bytes)));
+}
+/* ModRM (+SIB, disp) for [base + index*2^scale + disp]; index 4 = none (RSP cannot be one); base -1 = none. */
+static inline void em_modrm_mem(struct emit *e, unsigned reg, int base, int index, unsigned scale, int32_t disp)
+{
+    bool sib = index >= 0 || base < 0 || (base & 7) == 4;
+    unsigned mod = base < 0 ? 0 : (disp == 0 && (base & 7) != 5) ? 0 : (disp >= -128 && disp < 128) ? 1 : 2;
+    em8(e, mod << 6 | (reg & 7) << 3 | (sib ? 4u : (unsigned)base & 7));
+    if (sib)
+        em8(e, scale << 6 | (index < 0 ? 4u : (unsigned)index & 7) << 3 | (base < 0 ? 5u : (unsigned)base & 7));
+    if (base < 0 || mod == 2)
+        em32(e, (uint32_t)disp);
+    else if (mod == 1)
+        em8(e, (uint8_t)disp);
+}
+static inline unsigned em_x(int r) { return r < 0 ? 0 : (unsigned)r; }
+
+/* op reg, [abs] / op [abs], reg with W */
+static inline void em_op_abs(struct emit *e, unsigned w, unsigned op, unsigned reg, uint64_t addr)
+{
+    em_rex(e, w, reg, 0, 0, false);
+    em8(e, op);
+    em_modrm_abs(e, reg, addr, 0);
+}
+static inline void em_ld64(struct emit *e, unsigned r, uint64_t a) { em_op_abs(e, 1, 0x8b, r, a); }
+static inline void em_ld32(struct emit *e, unsigned r, uint64_t a) { em_op_abs(e, 0, 0x8b, r, a); }
+static inline void em_st64(struct emit *e, unsigned r, uint64_t a) { em_op_abs(e, 1, 0x89, r, a); }
+static inline void em_st32(struct emit *e, unsigned r, uint64_t a) { em_op_abs(e, 0, 0x89, r, a); }
+static inline void em_movzx16_abs(struct emit *e, unsigned r, uint64_t a)
+{
+    em_rex(e, 0, r, 0, 0, false);
+    em8(e, 0x0f), em8(e, 0xb7);
+    em_modrm_abs(e, r, a, 0);
+}
+static inline void em_sti8(struct emit *e, uint64_t a, unsigned imm)
+{
+    em8(e, 0xc6);
+    em_modrm_abs(e, 0, a, 1);
+    em8(e, imm);
+}
+static inline void em_sti32(struct emit *e, uint64_t a, uint32_t imm)
+{
+    em8(e, 0xc7);
+    em_modrm_abs(e, 0, a, 4);
+    em32(e, imm);
+}
+/* 64-bit constant to memory: one or two stores. */
+static inline void em_sti64(struct emit *e, uint64_t a, uint64_t imm)
+{
+    if ((int64_t)(int32_t)imm == (int64_t)imm) {
+        em8(e, 0x48), em8(e, 0xc7);
+        em_modrm_abs(e, 0, a, 4);
+        em32(e, (uint32_t)imm);
+    } else {
+        em_sti32(e, a, (uint32_t)imm);
+        em_sti32(e, a + 4, (uint32_t)(imm >> 32));
+    }
+}
+static inline void em_movi(struct emit *e, unsigned r, uint64_t imm)
+{
+    if (imm <= 0xffffffffu) {
+        em_rex(e, 0, 0, 0, r, false);
+        em8(e, 0xb8 | (r & 7)), em32(e, (uint32_t)imm);
+    } else if ((int64_t)(int32_t)imm == (int64_t)imm) {
+        em_rex(e, 1, 0, 0, r, false);
+        em8(e, 0xc7), em8(e, 0xc0 | (r & 7)), em32(e, (uint32_t)imm);
+    } else {
+        em_rex(e, 1, 0, 0, r, false);
+        em8(e, 0xb8 | (r & 7)), em64(e, imm);
+    }
+}
+static inline void em_mov_rr(struct emit *e, unsigned w, unsigned dst, unsigned src)
+{
+    em_rex(e, w, dst, 0, src, false);
+    em8(e, 0x8b), em8(e, 0xc0 | (dst & 7) << 3 | (src & 7));
+}
+/* mov dst16, src16 (upper bits kept) */
+static inline void em_mov16_rr(struct emit *e, unsigned dst, unsigned src)
+{
+    em8(e, 0x66);
+    em_mov_rr(e, 0, dst, src);
+}
+static inline void em_movzx16_rr(struct emit *e, unsigned dst, unsigned src)
+{
+    em_rex(e, 0, dst, 0, src, false);
+    em8(e, 0x0f), em8(e, 0xb7), em8(e, 0xc0 | (dst & 7) << 3 | (src & 7));
+}
+/* lea dst, [base + index*2^scale + disp], w: 64- or 32-bit result (32: zero-extended) */
+static inline void em_lea(struct emit *e, unsigned w, unsigned dst, int base, int index, unsigned scale, int32_t disp)
+{
+    em_rex(e, w, dst, em_x(index), em_x(base), false);
+    em8(e, 0x8d);
+    em_modrm_mem(e, dst, base, index, scale, disp);
+}
+/* mov dst, [base + index*2^scale + disp] */
+static inline void em_ldm(struct emit *e, unsigned w, unsigned dst, int base, int index, unsigned scale, int32_t disp)
+{
+    em_rex(e, w, dst, em_x(index), em_x(base), false);
+    em8(e, 0x8b);
+    em_modrm_mem(e, dst, base, index, scale, disp);
+}
+/* Three-byte VEX prefix for the flag-free BMI2 instructions. pp: 0 none 1 66 2 F3 3 F2; map 2 = 0F38 3 = 0F3A. */
+static inline void em_vex(struct emit *e, unsigned map, unsigned pp, unsigned w, unsigned reg, unsigned vvvv, unsigned rm)
+{
+    em8(e, 0xc4);
+    em8(e, (reg & 8 ? 0 : 0x80) | 0x40 | (rm & 8 ? 0 : 0x20) | map);
+    em8(e, w << 7 | (~vvvv & 15) << 3 | pp);
+}
+/* pext dst, src, [mask] */
+static inline void em_pext_abs(struct emit *e, unsigned dst, unsigned src, uint64_t mask)
+{
+    em_vex(e, 2, 2, 1, dst, src, 0);
+    em8(e, 0xf5);
+    em_modrm_abs(e, dst, mask, 0);
+}
+/* sarx dst, src, count */
+static inline void em_sarx(struct emit *e, unsigned dst, unsigned src, unsigned count)
+{
+    em_vex(e, 2, 2, 1, dst, count, src);
+    em8(e, 0xf7), em8(e, 0xc0 | (dst & 7) << 3 | (src & 7));
+}
+static inline void em_jmp(struct emit *e, uint64_t target)
+{
+    em8(e, 0xe9);
+    em32(e, (uint32_t)(target - (em_pc(e) + 4)));
+}
+static inline void em_jcc(struct emit *e, unsigned cc, uint64_t target)
+{
+    em8(e, 0x0f), em8(e, 0x80 | cc);
+    em32(e, (uint32_t)(target - (em_pc(e) + 4)));
+}
+static inline void em_call(struct emit *e, uint64_t target)
+{
+    em8(e, 0xe8);
+    em32(e, (uint32_t)(target - (em_pc(e) + 4)));
+}
+/* jrcxz forward; returns where the rel8 is, for em_here8(). */
+static inline uint8_t *em_jrcxz(struct emit *e)
+{
+    em8(e, 0xe3), em8(e, 0);
+    return e->p - 1;
+}
+static inline void em_here8(struct emit *e, uint8_t *at)
+{
+    if (!e->overflow)
+        *at = (uint8_t)(e->p - at - 1);
+}
+#endif

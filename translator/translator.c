@@ -1,0 +1,123 @@
+/* translator/translator.c - one translation from start to end. */
+#include "base/err.h"
+#include "translator/xl_int.h"
+#include <stdlib.h>
+#include <string.h>
+
+const char *xl_class_name(enum xl_class c)
+{
+    static const char *const names[] = {
+#define X(n) #n,
+        XL_CLASSES(X)
+#undef X
+    };
+    return c < XL_CLASS_COUNT ? names[c] : "?";
+}
+
+static void init_decoder(ZydisDecoder *d, ZydisMachineMode mode, ZydisStackWidth width, bool amd)
+{
+    ZydisDecoderInit(d, mode, width);
+    /* Without MPX and CET their instructions are the NOPs they were made from. */
+    ZydisDecoderEnableMode(d, ZYDIS_DECODER_MODE_MPX, ZYAN_FALSE);
+    ZydisDecoderEnableMode(d, ZYDIS_DECODER_MODE_CET, ZYAN_FALSE);
+    ZydisDecoderEnableMode(d, ZYDIS_DECODER_MODE_KNC, ZYAN_FALSE);
+    ZydisDecoderEnableMode(d, ZYDIS_DECODER_MODE_AMD_BRANCHES, amd);
+}
+
+int xl_create(struct xl **out, const struct xl_layout *layout, bool amd_branches)
+{
+    struct xl *x = calloc(1, sizeof *x);
+    if (!x)
+        return -RD_E_NOMEM;
+    x->l = layout;
+    init_decoder(&x->dec64, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64, amd_branches);
+    init_decoder(&x->dec32, ZYDIS_MACHINE_MODE_LEGACY_32, ZYDIS_STACK_WIDTH_32, amd_branches);
+    init_decoder(&x->dec16, ZYDIS_MACHINE_MODE_LEGACY_16, ZYDIS_STACK_WIDTH_16, amd_branches);
+    init_decoder(&x->dec_real, ZYDIS_MACHINE_MODE_REAL_16, ZYDIS_STACK_WIDTH_16, amd_branches);
+    *out = x;
+    return 0;
+}
+
+void xl_destroy(struct xl *x) { free(x); }
+
+static void emit_one(struct xl *x, struct xl_insn *n)
+{
+    switch (n->act) {
+    case XL_ACT_IDENT:
+    case XL_ACT_RDTSC: xl_emit_ident(x, n); break;
+    case XL_ACT_DROP: break;
+    case XL_ACT_MEM: xl_emit_mem(x, n); break;
+    case XL_ACT_LEA: xl_emit_lea(x, n); break;
+    case XL_ACT_MOFFS: xl_emit_moffs(x, n); break;
+    case XL_ACT_BITSTR: xl_emit_bitstr(x, n); break;
+    case XL_ACT_PUSH_R:
+    case XL_ACT_PUSH_I:
+    case XL_ACT_PUSH_M: xl_emit_push(x, n); break;
+    case XL_ACT_POP_R: xl_emit_pop(x, n); break;
+    case XL_ACT_LEAVE: xl_emit_leave(x, n); break;
+    case XL_ACT_CLI:
+    case XL_ACT_STI:
+    case XL_ACT_CLD:
+    case XL_ACT_STD:
+    case XL_ACT_MOV_FROM_SREG: xl_emit_priv(x, n); break;
+    case XL_ACT_SYS: xl_emit_sys(x, n); break;
+    default: xl_emit_ctl(x, n); break;
+    }
+}
+
+/* The way in from the jump cache: T and RCX are still scratch. */
+static void emit_indirect_entry(struct xl *x)
+{
+    x->r->entry_indirect_pc = (uint32_t)em_pc(x->hot);
+    em_ld64(x->hot, R_RCX, xl_slot(x, R_RCX));
+    if (x->m64)
+        em_ld64(x->hot, R_RDX, xl_slot(x, R_RDX));
+}
+
+static void emit_all(struct xl *x)
+{
+    struct xl_result *r = x->r;
+    x->stop = false;
+    for (x->cur = 0; x->cur < x->n && !em_full(x->hot) && !em_full(x->cold); x->cur++) {
+        struct xl_insn *n = &x->insn[x->cur];
+        r->insn[x->cur] = (struct xl_insn_info){n->off, n->i.length, n->cls, (uint32_t)(em_pc(x->hot) - r->hot_pc)};
+        r->class_count[n->cls]++;
+        r->last_off = n->off;
+        emit_one(x, n);
+    }
+    if (!x->stop) {
+        const struct xl_insn *last = &x->insn[x->cur - 1];
+        xl_exit_to(x, xl_next_rip(x, last));
+        r->tu_bytes = last->off + last->i.length;
+    }
+    r->n_insns = x->cur;
+}
+
+enum xl_status xl_translate(struct xl *x, const struct xl_input *in, struct emit *hot, struct emit *cold, struct xl_result *r)
+{
+    x->in = in;
+    x->r = r;
+    x->hot = hot;
+    x->cold = cold;
+    x->m64 = in->key & CPU_KEY_CODE64;
+    x->careful = in->key & CPU_KEY_CAREFUL;
+    x->g = x->m64 ? &x->l->glue64 : &x->l->glue32;
+    x->spilled = 0;
+    x->post_pending = false;
+    r->n_exits = r->n_points = 0;
+    r->ij_pc = r->ij_end = r->ij_miss_pc = 0;
+    r->rsp_undo = 0;
+    memset(r->class_count, 0, sizeof r->class_count);
+    enum xl_status s = xl_scan(x);
+    if (s != XL_OK)
+        return s;
+    r->cold_pc = (uint32_t)em_pc(cold);
+    uint32_t start = (uint32_t)em_pc(hot);
+    emit_indirect_entry(x);
+    r->hot_pc = (uint32_t)em_pc(hot);
+    emit_all(x);
+    r->hot_bytes = (uint32_t)em_pc(hot) - r->hot_pc;
+    r->cold_bytes = (uint32_t)em_pc(cold) - r->cold_pc;
+    ASSERT(r->entry_indirect_pc == start);
+    return hot->overflow || cold->overflow || r->n_insns == 0 ? XL_OVERFLOW : XL_OK;
+}

@@ -1,0 +1,143 @@
+/* translator/translator.h - guest code in, host code and a block description out.
+ *
+ * Role:     translates one TU (a guest basic block) of any mode into 64-bit host code. Strategy of each memory operand (site)
+ *           is a parameter. Knows the guest's state block by address (struct xl_layout), never by type; keeps no global
+ *           state, never allocates or changes page protection.
+ * Owner:    xl_create/xl_destroy; results point into the struct xl until the next xl_translate.
+ * Threads:  one struct xl per vCPU thread. Not nofpu (Zydis).
+ * Registers: at every instruction boundary guest registers are in the host registers of the same name, except those in the
+ *           spill mask of the point, whose values are in cpu.spill[]. 16/32-bit code leaves r8-r15 to the translator.
+ */
+#ifndef TRANSLATOR_TRANSLATOR_H
+#define TRANSLATOR_TRANSLATOR_H
+#include "translator/emit.h"
+#include <stdbool.h>
+#include <stdio.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* Glue routines in the TC, one set for 64-bit guest code and one for 16/32-bit code. Those of the second group are reached
+ * with a call on the host stack. */
+struct xl_glue {
+    uint64_t exit_link;     /* leaves through a direct exit: link_pc is set */
+    uint64_t exit_indirect; /* leaves at rip (set), the jump cache had nothing */
+    uint64_t exit_dispatch; /* leaves at rip (set) */
+    uint64_t callout;       /* op, op_imm, ea, rip set: carries out one system instruction */
+    uint64_t site_miss;     /* site set: inline TLB missed */
+    uint64_t site_pre;      /* site, ea set: callout strategy, before the access */
+    uint64_t site_post;     /* callout strategy, after a write */
+};
+struct xl_tlb_layout { uint64_t tag_r, tag_w, addend; };
+struct xl_jc_layout { uint64_t tag, pc; };
+/* Where generated code finds things; all addresses are in the low 2 GiB. */
+struct xl_layout {
+    uint64_t cpu; /* struct cpu */
+    uint64_t host_sp, ea, op, op_imm, site, link_pc, event_pending;
+    uint64_t const_idx, const_page, const_sign, const_jc, const_63, const_31, const_15;
+    struct xl_tlb_layout tlb[2];
+    struct xl_jc_layout jc[2];
+    struct xl_glue glue64, glue32;
+};
+
+/* Descriptor of a memory site, passed to C in `site`. */
+#define XL_SITE_SIZE(d) ((d) & 0x7fu)
+#define XL_SITE_HOW(d) ((d) >> 7 & 3) /* 0 read, 1 write, 2 both */
+#define XL_SITE_SEG(d) ((d) >> 9 & 7)
+#define XL_SITE_S1(d) ((d) >> 12 & 15) /* register that holds the address, then the pointer ... */
+#define XL_SITE_S2(d) ((d) >> 16 & 15) /* ... or part of it: the access goes to [s1 + s2] */
+#define XL_SITE_ALIGN 0x00100000u      /* misaligned is #GP(0) */
+#define XL_SITE_OFFSET 0x00200000u     /* the address is an offset into the segment, not linear */
+#define XL_SITE_64 0x00400000u
+#define XL_SITE_MASKED 0x00800000u /* bytes may be masked off: a fault needs the instruction to be looked at */
+enum { XL_READ, XL_WRITE, XL_RW };
+
+/* Instruction classes, for statistics and listings. */
+#define XL_CLASSES(X)                                                                                                 \
+    X(IDENT) X(MEM) X(JCC) X(JMP) X(CALL) X(RET) X(JMP_IND) X(CALL_IND) X(STACK) X(INLINE) X(CALLOUT) X(UD)
+enum xl_class {
+#define X(n) XL_##n,
+    XL_CLASSES(X)
+#undef X
+        XL_CLASS_COUNT
+};
+const char *xl_class_name(enum xl_class c);
+
+/* A direct exit: a jump whose rel32 can be linked to another block. */
+struct xl_exit {
+    uint64_t target;  /* guest RIP */
+    uint32_t jmp_pc;  /* host pc of the jump instruction */
+    uint32_t stub_pc; /* where it goes unlinked */
+    uint32_t jc_pc;   /* look-up through the jump cache: where it goes when linked across pages that may be remapped */
+    uint8_t rel_at;   /* offset of rel32 in the jump: 1 (jmp) or 2 (jcc) */
+    bool cross_page;  /* target is on another guest page than the block */
+};
+/* Where guest state can be recovered: host pc of a faulting instruction or return address of a call to glue. */
+struct xl_point {
+    uint32_t pc;
+    uint16_t guest_off; /* instruction = rip + guest_off */
+    uint16_t spilled;   /* registers whose guest value is in cpu.spill[] */
+};
+struct xl_insn_info { /* for listings */
+    uint16_t guest_off;
+    uint8_t len, cls;
+    uint32_t hot_off;
+};
+#define XL_MAX_INSNS 64
+#define XL_MAX_POINTS (XL_MAX_INSNS * 5)
+/* Room a translation may need. */
+#define XL_HOT_BYTES 16384
+#define XL_COLD_BYTES 16384
+
+struct xl_input {
+    const uint8_t *code;  /* bytes at rip ... */
+    unsigned code_bytes;  /* ... up to the end of the page (or of the CS limit, if nearer) */
+    const uint8_t *next;  /* bytes at the start of the next page, or NULL: not accessible or not to be crossed */
+    unsigned next_bytes;
+    uint64_t rip;         /* offset in CS */
+    uint64_t cs_base;
+    uint32_t key;         /* CPU_KEY_* */
+    unsigned max_insns;
+    /* Does the instruction at code + off have sites that should be callouts (MMIO, traced pages)? May be NULL. */
+    bool (*hot_site)(void *opaque, unsigned off);
+    void *opaque;
+};
+enum xl_status {
+    XL_OK,
+    XL_NEED_NEXT, /* the first instruction runs into the next page and input.next is NULL */
+    XL_TOO_LONG,  /* the first instruction is longer than 15 bytes: #GP(0) */
+    XL_OVERFLOW   /* buffers full: give more room */
+};
+struct xl_result {
+    unsigned tu_bytes, n_insns;
+    uint32_t hot_pc, hot_bytes, cold_pc, cold_bytes;
+    uint32_t entry_indirect_pc; /* entry for the jump cache: scratch registers still spilled */
+    struct xl_exit exit[2];
+    unsigned n_exits;
+    uint32_t ij_pc, ij_end, ij_miss_pc; /* inline indirect look-up: [ij_pc, ij_end) may be redirected to ij_miss_pc; 0 = none */
+    int16_t rsp_undo;                   /* what a branch that ends the block added to the stack pointer */
+    uint16_t last_off;                  /* guest offset of the last instruction */
+    struct xl_point point[XL_MAX_POINTS];
+    unsigned n_points;
+    struct xl_insn_info insn[XL_MAX_INSNS];
+    uint32_t class_count[XL_CLASS_COUNT];
+    bool crosses; /* one instruction that runs into the next page */
+};
+
+struct xl;
+int xl_create(struct xl **out, const struct xl_layout *layout, bool amd_branches);
+void xl_destroy(struct xl *x);
+/* Writes code into hot and cold (p..end); on XL_OK fills *r. */
+enum xl_status xl_translate(struct xl *x, const struct xl_input *in, struct emit *hot, struct emit *cold, struct xl_result *r);
+/* Writes the glue into e; fills *g. helpers: C functions (see xl_glue.c). */
+struct xl_helpers {
+    uint64_t callout, site_miss, site_pre, site_post; /* int f(struct vcpu *, uint64_t ret_pc): 0 = go on, else exit code */
+    uint64_t vcpu;                                    /* first argument */
+    uint64_t exit_code, jump_target;                  /* places in the vcpu block */
+    uint64_t code_link, code_indirect, code_dispatch, code_hostfault;
+};
+struct xl_entry { uint64_t enter, exit_hostfault, end; };
+void xl_emit_glue(struct emit *e, struct xl_layout *layout, const struct xl_helpers *h, struct xl_entry *enter64,
+                  struct xl_entry *enter32);
+/* Prints the TU and its CCF side by side. */
+void xl_dump(FILE *f, const struct xl_input *in, const struct xl_result *r, const uint8_t *hot, const uint8_t *cold);
+#endif

@@ -1,0 +1,131 @@
+/* translator/xl_int.h - private to translator/: the context of one translation and the emitters by class. */
+#ifndef TRANSLATOR_XL_INT_H
+#define TRANSLATOR_XL_INT_H
+#include "arch/cpu.h"
+#include "arch/sysop.h"
+#include "base/check.h"
+#include "translator/translator.h"
+#include <Zydis/Zydis.h>
+
+#define BIT(r) (1u << (r))
+#define NO_REG (-1)
+
+struct xl_insn {
+    ZydisDecodedInstruction i;
+    ZydisDecodedOperand op[ZYDIS_MAX_OPERAND_COUNT];
+    const uint8_t *bytes;
+    uint8_t raw[16];
+    uint16_t off;      /* from the TU's start */
+    uint16_t use;      /* general registers read or written */
+    uint16_t wronly;   /* ... of which completely overwritten and not read */
+    uint16_t regs;     /* ... of which are operands themselves, not just parts of an address */
+    int8_t mem;        /* index of the explicit memory operand that is accessed, or -1 */
+    uint8_t how;       /* XL_READ.. of the memory operand */
+    bool high_byte;    /* names AH, CH, DH or BH: no REX prefix possible */
+    uint8_t cls;       /* enum xl_class */
+    uint8_t act;       /* enum xl_act */
+    uint8_t sys;       /* SYS_OP_* when act is XL_ACT_SYS */
+    bool ends;         /* ends the TU */
+    bool hot_site;
+};
+/* What the emitter does with it; finer than the class. */
+enum xl_act {
+    XL_ACT_IDENT, XL_ACT_MEM, XL_ACT_DROP, XL_ACT_LEA, XL_ACT_MOFFS, XL_ACT_BITSTR,
+    XL_ACT_JCC, XL_ACT_JMP, XL_ACT_CALL, XL_ACT_RET, XL_ACT_JMP_IND, XL_ACT_CALL_IND, XL_ACT_LOOP,
+    XL_ACT_PUSH_R, XL_ACT_PUSH_I, XL_ACT_PUSH_M, XL_ACT_POP_R, XL_ACT_LEAVE, XL_ACT_PUSHF,
+    XL_ACT_CLI, XL_ACT_STI, XL_ACT_CLD, XL_ACT_STD, XL_ACT_RDTSC, XL_ACT_MOV_FROM_SREG,
+    XL_ACT_SYS
+};
+
+struct xl {
+    const struct xl_layout *l;
+    ZydisDecoder dec64, dec32, dec16, dec_real;
+    struct emit *hot, *cold;
+    const struct xl_input *in;
+    struct xl_result *r;
+    const struct xl_glue *g;
+    bool m64, careful;
+    unsigned n, cur;
+    uint16_t spilled;
+    bool post_pending;
+    bool stop; /* the instruction just emitted has closed the block */
+    struct xl_insn insn[XL_MAX_INSNS];
+};
+
+/* An effective address before segmentation. */
+struct xl_ea {
+    int base, index; /* GPR or NO_REG */
+    unsigned scale;  /* log2 */
+    int32_t disp;
+    uint64_t abs;    /* when abs_valid: the whole offset is constant */
+    bool abs_valid;
+    unsigned asize;  /* 2, 4, 8 */
+    unsigned seg;
+};
+/* A site ready for use: the access goes to [s1 + s2]. */
+struct xl_site { int s1, s2; };
+
+/* xl_scan.c */
+enum xl_status xl_scan(struct xl *x);
+int xl_gpr(ZydisRegister reg); /* number 0-15 or NO_REG (not a general register) */
+unsigned xl_operand_bytes(const ZydisDecodedOperand *o);
+/* xl_classify.c */
+void xl_classify(struct xl *x, struct xl_insn *n);
+/* xl_regs.c: scratch registers */
+unsigned xl_pick(struct xl *x, unsigned avoid, bool legacy);
+void xl_spill(struct xl *x, int r);
+void xl_unspill(struct xl *x, unsigned mask);
+static inline uint64_t xl_slot(const struct xl *x, int r) { return x->l->cpu + offsetof(struct cpu, spill) + 8u * (unsigned)r; }
+static inline uint64_t xl_cpu(const struct xl *x, size_t off) { return x->l->cpu + off; }
+void xl_add_point(struct xl *x, uint64_t pc, unsigned guest_off);
+void xl_set_rip(struct xl *x, struct emit *e, uint64_t rip);
+void xl_call_glue(struct xl *x, struct emit *e, uint64_t glue, unsigned guest_off);
+/* xl_site.c */
+void xl_ea_of(struct xl *x, const struct xl_insn *n, struct xl_ea *ea);
+void xl_ea_stack(struct xl *x, int32_t disp, struct xl_ea *ea);
+void xl_emit_ea(struct xl *x, const struct xl_ea *ea, unsigned dst);
+struct xl_site xl_site(struct xl *x, const struct xl_insn *n, const struct xl_ea *ea, unsigned size, unsigned how, unsigned avoid,
+                       unsigned flags);
+void xl_site_done(struct xl *x, const struct xl_insn *n);
+/* xl_rewrite.c: the instruction again, with another memory operand (s1 + s2) or none */
+void xl_rewrite(struct xl *x, const struct xl_insn *n, const struct xl_site *s);
+void xl_rewrite_reg(struct xl *x, const struct xl_insn *n, const struct xl_site *s, int reg);
+/* xl_data.c */
+void xl_emit_ident(struct xl *x, struct xl_insn *n);
+void xl_emit_mem(struct xl *x, struct xl_insn *n);
+void xl_emit_lea(struct xl *x, struct xl_insn *n);
+void xl_emit_moffs(struct xl *x, struct xl_insn *n);
+void xl_emit_bitstr(struct xl *x, struct xl_insn *n);
+unsigned xl_align_flag(const struct xl_insn *n, unsigned size);
+/* mov of size bytes between a register and [s1 + s2] */
+void xl_load(struct xl *x, unsigned reg, const struct xl_site *s, unsigned size);
+void xl_store(struct xl *x, unsigned reg, const struct xl_site *s, unsigned size);
+/* xl_stack.c */
+unsigned xl_stack_bytes(const struct xl_insn *n);
+void xl_emit_push(struct xl *x, struct xl_insn *n);
+void xl_emit_pop(struct xl *x, struct xl_insn *n);
+void xl_emit_leave(struct xl *x, struct xl_insn *n);
+void xl_adjust_sp(struct xl *x, int32_t by);
+/* Stores register src (or, src < 0, the sign-extended immediate) below the stack pointer and moves it. */
+void xl_push(struct xl *x, struct xl_insn *n, int src, uint64_t imm, unsigned size, unsigned avoid);
+/* xl_ctl.c */
+void xl_emit_ctl(struct xl *x, struct xl_insn *n);
+void xl_exit_to(struct xl *x, uint64_t target);
+/* xl_priv.c */
+void xl_emit_priv(struct xl *x, struct xl_insn *n);
+void xl_emit_sys(struct xl *x, struct xl_insn *n);
+
+static inline uint64_t xl_next_rip(const struct xl *x, const struct xl_insn *n)
+{
+    uint64_t rip = x->in->rip + n->off + n->i.length;
+    return x->m64 ? rip : (uint32_t)rip;
+}
+static inline uint64_t xl_rip(const struct xl *x, const struct xl_insn *n)
+{
+    uint64_t rip = x->in->rip + n->off;
+    return x->m64 ? rip : (uint32_t)rip;
+}
+static inline unsigned xl_cpl(const struct xl *x) { return (x->in->key & CPU_KEY_CPL) >> CPU_KEY_CPL_SHIFT; }
+/* The soft TLB and jump cache that code of this privilege uses. */
+static inline unsigned xl_user(const struct xl *x) { return xl_cpl(x) == 3; }
+#endif

@@ -1,0 +1,178 @@
+/* translator/xl_site.c - memory sites: from an effective address to a host pointer in [s1 + s2].
+ *
+ * Soft TLB strategy, inline and without touching EFLAGS (PEXT and LEA compute, JRCXZ decides):
+ *     s1  = linear address
+ *     s2  = PEXT(s1, index bits)
+ *     rcx = tag[s2] + s1 + size - 1           tag = minus the page address: 0..4095 if the whole access is in that page
+ *     rcx = PEXT(rcx, page bits)              0 = hit
+ *     jrcxz hit; jmp miss
+ * hit: s2 = addend[s2]
+ * The miss, out of line, calls C with the site's descriptor; it comes back to the access with s2 set, or leaves the TC.
+ *
+ * Segments of 16/32-bit code that are not flat add, before that: ok = sign(offset + size - 1 - (limit + 1)), the base is added,
+ * and the test becomes ok + 2 * rcx - 1 == 0, which also fails when the limit is exceeded.
+ *
+ * Callout strategy (MMIO, traced pages, alignment checks, page-crossing accesses): C returns a pointer to RAM or to a bounce
+ * buffer before the access, and takes the bounce buffer's new contents after it.
+ */
+#include "translator/xl_int.h"
+
+static unsigned seg_index(ZydisRegister s)
+{
+    switch (s) {
+    case ZYDIS_REGISTER_ES: return S_ES;
+    case ZYDIS_REGISTER_CS: return S_CS;
+    case ZYDIS_REGISTER_SS: return S_SS;
+    case ZYDIS_REGISTER_FS: return S_FS;
+    case ZYDIS_REGISTER_GS: return S_GS;
+    default: return S_DS;
+    }
+}
+
+void xl_ea_of(struct xl *x, const struct xl_insn *n, struct xl_ea *ea)
+{
+    const ZydisDecodedOperand *o = NULL;
+    for (unsigned k = 0; k < n->i.operand_count; k++)
+        if (n->op[k].type == ZYDIS_OPERAND_TYPE_MEMORY && (!o || n->mem == (int)k))
+            o = &n->op[k];
+    CHECK(o);
+    *ea = (struct xl_ea){.base = xl_gpr(o->mem.base), .index = xl_gpr(o->mem.index), .asize = n->i.address_width / 8u,
+                         .seg = seg_index(o->mem.segment)};
+    ea->scale = o->mem.scale ? (unsigned)__builtin_ctz(o->mem.scale) : 0;
+    uint64_t disp = o->mem.disp.has_displacement ? (uint64_t)o->mem.disp.value : 0;
+    if (o->mem.base == ZYDIS_REGISTER_RIP || o->mem.base == ZYDIS_REGISTER_EIP) {
+        ea->abs = xl_next_rip(x, n) + disp;
+        ea->abs_valid = true;
+    } else if (ea->base < 0 && ea->index < 0) {
+        ea->abs = disp;
+        ea->abs_valid = true;
+    }
+    if (ea->abs_valid && ea->asize < 8)
+        ea->abs &= ea->asize == 4 ? 0xffffffffu : 0xffffu;
+    ea->disp = (int32_t)disp;
+}
+
+void xl_ea_stack(struct xl *x, int32_t disp, struct xl_ea *ea)
+{
+    *ea = (struct xl_ea){.base = R_RSP, .index = NO_REG, .disp = disp, .seg = S_SS};
+    ea->asize = x->m64 ? 8 : x->in->key & CPU_KEY_SS32 ? 4 : 2;
+}
+
+static uint64_t seg_field(struct xl *x, unsigned seg, size_t off) { return xl_cpu(x, offsetof(struct cpu, seg) + seg * sizeof(struct seg) + off); }
+
+/* dst = offset, truncated to the address size. */
+void xl_emit_ea(struct xl *x, const struct xl_ea *ea, unsigned dst)
+{
+    struct emit *e = x->hot;
+    bool w = ea->asize == 8;
+    int base = ea->base, index = ea->index;
+    unsigned scale = ea->scale;
+    if (base < 0 && index >= 0 && scale == 0)
+        base = index, index = NO_REG; /* shorter, and no disp32 */
+    if (index == R_RSP && base != R_RSP) { /* RSP cannot be an index; scale is 1 then */
+        index = base;
+        base = R_RSP;
+    }
+    if (ea->abs_valid)
+        em_movi(e, dst, ea->abs);
+    else
+        em_lea(e, w, dst, base, index, scale, ea->disp);
+    if (ea->asize == 2 && !ea->abs_valid)
+        em_movzx16_rr(e, dst, dst);
+}
+
+static uint32_t describe(struct xl *x, const struct xl_ea *ea, struct xl_site s, unsigned size, unsigned how, unsigned flags)
+{
+    return size | how << 7 | ea->seg << 9 | (uint32_t)s.s1 << 12 | (uint32_t)s.s2 << 16 | flags | (x->m64 ? XL_SITE_64 : 0);
+}
+
+static bool needs_segment(const struct xl *x, const struct xl_ea *ea)
+{
+    if (x->m64)
+        return false;
+    return !((x->in->key & CPU_KEY_FLAT) && (ea->seg == S_DS || ea->seg == S_ES || ea->seg == S_SS));
+}
+
+static void emit_lookup(struct xl *x, const struct xl_insn *n, const struct xl_ea *ea, struct xl_site s, unsigned size,
+                        unsigned how, unsigned avoid, uint32_t desc)
+{
+    struct emit *e = x->hot, *c = x->cold;
+    const struct xl_layout *l = x->l;
+    const struct xl_tlb_layout *t = &l->tlb[xl_user(x)];
+    bool seg = needs_segment(x, ea);
+    unsigned ok = 0, s1 = (unsigned)s.s1, s2 = (unsigned)s.s2;
+    if (seg) {
+        size_t nlim = how == XL_READ ? offsetof(struct seg, nlim_r) : offsetof(struct seg, nlim_w);
+        ok = xl_pick(x, avoid | BIT(s1) | BIT(s2), false);
+        em_ld64(e, ok, seg_field(x, ea->seg, nlim));
+        em_lea(e, 1, ok, (int)ok, s.s1, 0, (int32_t)size - 1);
+        em_pext_abs(e, ok, ok, l->const_sign);
+        em_ld64(e, s2, seg_field(x, ea->seg, offsetof(struct seg, base)));
+        em_lea(e, 0, s1, s.s1, s.s2, 0, 0);
+    }
+    em_pext_abs(e, s2, s1, l->const_idx);
+    em_ldm(e, 1, R_RCX, NO_REG, s.s2, 3, (int32_t)(how == XL_READ ? t->tag_r : t->tag_w));
+    em_lea(e, 1, R_RCX, R_RCX, s.s1, 0, (int32_t)size - 1);
+    em_pext_abs(e, R_RCX, R_RCX, l->const_page);
+    if (seg)
+        em_lea(e, 1, R_RCX, (int)ok, R_RCX, 1, -1);
+    uint8_t *hit = em_jrcxz(e);
+    em_jmp(e, em_pc(c));
+    em_here8(e, hit);
+    em_ldm(e, 1, s2, NO_REG, s.s2, 3, (int32_t)t->addend);
+    uint64_t back = em_pc(e);
+    em_sti32(c, l->site, desc);
+    xl_call_glue(x, c, x->g->site_miss, n->off);
+    em_jmp(c, back);
+}
+
+static void emit_pre(struct xl *x, const struct xl_insn *n, struct xl_site s, unsigned how, uint32_t desc)
+{
+    struct emit *e = x->hot;
+    em_sti32(e, x->l->site, desc);
+    xl_call_glue(x, e, x->g->site_pre, n->off);
+    if (how != XL_READ)
+        x->post_pending = true;
+}
+
+/* Emits the way to [s1 + s2]. The registers in avoid are left alone; all that n uses hold their guest values, but for RCX, which
+ * is scratch: xl_unspill(n->regs) what the access itself needs afterwards. */
+struct xl_site xl_site(struct xl *x, const struct xl_insn *n, const struct xl_ea *ea, unsigned size, unsigned how, unsigned avoid,
+                       unsigned flags)
+{
+    struct xl_site s;
+    bool callout = x->careful || n->hot_site || (x->in->key & CPU_KEY_AC) || size > 127;
+    xl_unspill(x, n->use & ~(unsigned)n->wronly & ~avoid);
+    avoid |= BIT(R_RCX) | BIT(R_RSP);
+    unsigned dead = n->wronly & ~avoid & 0xffff; /* its old value is wanted only if the access faults */
+    avoid |= n->use & ~dead;
+    if (ea->base >= 0)
+        avoid |= BIT(ea->base);
+    if (ea->index >= 0)
+        avoid |= BIT(ea->index);
+    s.s1 = (int)xl_pick(x, avoid, n->high_byte);
+    s.s2 = (int)xl_pick(x, avoid | BIT(s.s1), n->high_byte);
+    if (!callout) {
+        /* RCX holds an address component? The EA is computed before RCX is overwritten. */
+        xl_emit_ea(x, ea, (unsigned)s.s1); /* before RCX, which may be part of it, is overwritten */
+        xl_spill(x, R_RCX);
+        if (x->m64 && (ea->seg == S_FS || ea->seg == S_GS)) {
+            em_ld64(x->hot, R_RCX, seg_field(x, ea->seg, offsetof(struct seg, base)));
+            em_lea(x->hot, 1, (unsigned)s.s1, s.s1, R_RCX, 0, 0);
+        }
+        emit_lookup(x, n, ea, s, size, how, avoid, describe(x, ea, s, size, how, flags));
+        return s;
+    }
+    xl_emit_ea(x, ea, (unsigned)s.s1);
+    emit_pre(x, n, s, how, describe(x, ea, s, size & 0x7f, how, flags | XL_SITE_OFFSET));
+    return s;
+}
+
+/* Closes the instruction's callout-strategy site, if it has one: everything else of the instruction is done. */
+void xl_site_done(struct xl *x, const struct xl_insn *n)
+{
+    if (!x->post_pending)
+        return;
+    x->post_pending = false;
+    xl_call_glue(x, x->hot, x->g->site_post, n->off + n->i.length);
+}
