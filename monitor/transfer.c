@@ -3,8 +3,11 @@
  * Each path follows the operation section of its instruction (SDM 2A-2B): checks in that order, then memory is written, then
  * CS, CPL, SS, RSP and flags change together. Where Intel and AMD differ: docs/PROTECTION.md. */
 #include "monitor/sys_int.h"
+#include "monitor/cpumodel.h"
 
 /* ---- shared steps ---- */
+
+bool sys_vendor_intel(const struct vcpu *v) { return v->cpu->intel; }
 
 int code_check_rip(struct vcpu *v, const struct desc *d, uint64_t rip, uint32_t ext)
 {
