@@ -220,7 +220,7 @@ void rt_report(const char *name)
         rt_printf(" cr2=%lx", rt_exc_cr2);
     if (rt_at && e->ip - rt_at < 64)
         rt_printf(" ip+%lx", e->ip - rt_at);
-    rt_printf(" cs=%lx%s\n", e->cs & 0xffff, e->flags & 0x10000 ? " RF" : "");
+    rt_printf(" cs=%lx\n", e->cs & 0xffff);
     rt_at = 0;
 }
 

@@ -30,8 +30,9 @@ int main(void);
 
 /* ---- output ---- */
 void rt_putc(char c);
-void rt_printf(const char *fmt, ...) __attribute__((format(printf, 1, 2))); /* %s %c %d %u %x %lx %p %%, widths with 0 */
-_Noreturn void rt_exit(unsigned code); /* QEMU's exit status is 2 * code + 1 */
+void rt_printf(const char *fmt, ...)
+    __attribute__((format(printf, 1, 2))); /* %s %c %d %u %x %lx %p %%, widths with 0 */
+_Noreturn void rt_exit(unsigned code);     /* QEMU's exit status is 2 * code + 1 */
 void *memset(void *to, int c, size_t n);
 void *memcpy(void *to, const void *from, size_t n);
 
@@ -44,10 +45,10 @@ static inline uint8_t inb(uint16_t port)
     return v;
 }
 #define RT_REG(name)                                                                                                   \
-    static inline word read_##name(void)                                                                              \
+    static inline word read_##name(void)                                                                               \
     {                                                                                                                  \
-        word x;                                                                                                       \
-        __asm__ volatile("mov %%" #name ", %0" : "=r"(x) : : "memory");                                               \
+        word x;                                                                                                        \
+        __asm__ volatile("mov %%" #name ", %0" : "=r"(x) : : "memory");                                                \
         return x;                                                                                                      \
     }                                                                                                                  \
     static inline void write_##name(word x) { __asm__ volatile("mov %0, %%" #name : : "r"(x) : "memory"); }
@@ -146,7 +147,8 @@ struct rt_tss {
 };
 #endif
 extern struct rt_tss rt_tss;
-#define rt_iomap ((uint8_t *)&rt_tss + sizeof rt_tss) /* I/O permission bits, 8192 bytes and one of ones, all denied at start */
+#define rt_iomap                                                                                                       \
+    ((uint8_t *)&rt_tss + sizeof rt_tss) /* I/O permission bits, 8192 bytes and one of ones, all denied at start */
 
 /* Calls fn at ring 3 on a stack of its own; when fn returns, int 0x80 comes back and TRY reports it as "int 80". */
 _Noreturn void rt_user(void (*fn)(void));
