@@ -68,12 +68,11 @@ const char *props_get(const struct props *p, const char *key)
     return NULL;
 }
 
-/* Whether key is one of the blank-separated names. */
-static bool is_listed(const char *key, const char *names)
+bool parse_is_word(const char *text, const char *words)
 {
-    size_t n = strlen(key);
-    for (const char *s = names; (s = strstr(s, key)); s += n)
-        if ((s == names || s[-1] == ' ') && (s[n] == ' ' || !s[n]))
+    size_t n = strlen(text);
+    for (const char *s = words; n && (s = strstr(s, text)); s += n)
+        if ((s == words || s[-1] == ' ') && (s[n] == ' ' || !s[n]))
             return true;
     return false;
 }
@@ -83,7 +82,7 @@ static bool is_negated(const struct prop *prop) { return !prop->val && !strncmp(
 const char *props_unknown(const struct props *p, const char *names)
 {
     for (unsigned i = 0; i < p->n; i++)
-        if (!is_listed(p->v[i].key, names) && !(is_negated(&p->v[i]) && is_listed(p->v[i].key + 2, names)))
+        if (!parse_is_word(p->v[i].key, names) && !(is_negated(&p->v[i]) && parse_is_word(p->v[i].key + 2, names)))
             return p->v[i].key;
     return NULL;
 }

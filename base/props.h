@@ -32,6 +32,8 @@ const char *props_unknown(const struct props *p, const char *names);
 int props_bool(const struct props *p, const char *key, bool *val);
 int props_u64(const struct props *p, const char *key, uint64_t max, uint64_t *val);
 
+/* Whether text is one of the blank-separated words. */
+bool parse_is_word(const char *text, const char *words);
 /* Single values; the whole text must be used up. */
 int parse_bool(const char *text, bool *val);    /* on off yes no true false y n */
 int parse_u64(const char *text, uint64_t *val); /* decimal, 0x hexadecimal, 0 octal */

@@ -22,8 +22,8 @@ EDGES = {
     "devices": {"base", "arch"},
     "monitor": {"base", "arch", "translator", "codecache", "shadowmmu", "devices"},
 }
-# Single headers that are visible beyond what EDGES says.
-OPEN = {("devices", "monitor/engine.h")}
+# Single headers that are visible beyond what EDGES says: an embedding API, and tables whose layout generated code knows.
+OPEN = {("devices", "monitor/engine.h"), ("translator", "codecache/jumpcache.h")}
 
 # What nofpu code may take from outside our own libraries.
 NOFPU_LIBC = {"abort", "_GLOBAL_OFFSET_TABLE_"}
@@ -77,6 +77,11 @@ def home(name):
     return parts[2] if parts[:2] == ["tests", "unit"] and len(parts) > 3 else parts[0]
 
 
+def is_house(name):
+    """Part of the program or its unit tests, as opposed to guests and tools, which are programs of their own."""
+    return name.split("/")[0] in EDGES or name.startswith("tests/unit/")
+
+
 def check_includes(root):
     problems, graph = [], {}
     names = c_files(root, (".c", ".h", ".S", ".def"))
@@ -84,7 +89,7 @@ def check_includes(root):
     for name in names:
         for target in INCLUDE.findall(read(root, name)):
             if target not in known:
-                if not os.path.exists(os.path.join(root, target)):
+                if is_house(name) and not os.path.exists(os.path.join(root, target)):
                     problems.append(f'{name}: "{target}" is not a path from the root')
                 continue
             graph.setdefault(name, set()).add(target)
@@ -128,7 +133,7 @@ def cycles(graph):
 
 def check_headers(root):
     problems = []
-    for name in c_files(root, (".h",)):
+    for name in filter(is_house, c_files(root, (".h",))):
         gcc = ["gcc", "-std=gnu11", "-Wall", "-Wextra", "-Werror", "-Wundef", "-Wno-unused-parameter",
                "-Wno-unused-function", "-I", ".", "-fsyntax-only", "-x", "c", "-"]
         run = subprocess.run(gcc, cwd=root, input=f'#include "{name}"\n', capture_output=True, text=True)
