@@ -23,7 +23,7 @@ EDGES = {
     "monitor": {"base", "arch", "translator", "codecache", "shadowmmu", "devices"},
 }
 # Single headers that are visible beyond what EDGES says: an embedding API, and tables whose layout generated code knows.
-OPEN = {("devices", "monitor/engine.h"), ("translator", "codecache/jumpcache.h")}
+OPEN = {("devices", "monitor/engine.h"), ("translator", "codecache/jumpcache.h"), ("translator", "codecache/ccf.h")}
 
 # What nofpu code may take from outside our own libraries.
 NOFPU_LIBC = {"abort", "_GLOBAL_OFFSET_TABLE_"}
@@ -31,7 +31,7 @@ NOFPU_LIBC = {"abort", "_GLOBAL_OFFSET_TABLE_"}
 FPU_CODE = re.compile(r"%(?:[xyz]mm\d|mm\d|st\b|k[0-7]\b)|\t(?:f[a-z0-9]+|emms|ldmxcsr|stmxcsr|v[a-z]+|x(?:save|rstor)\w*)\b")
 FPU_CODE_NOT = re.compile(r"\tver[rw]\b|\tvm\w+")
 
-MACHINE_PATH = re.compile(r"(?<![\w.$}])/(?:work|root|home/\w+|tmp/(?:build|plan)\b)[/-]")
+MACHINE_PATH = re.compile(r"(?<![\w.$}])(?<![\w}][\"'])/(?:work|root|home/\w+|tmp/(?:build|plan)\b)[/-]")
 URL_HOST = re.compile(r"\bhttps?://([^/\s:'\"<>)\]]+)")
 # Hosts that stand in licences and references; a package mirror is the affair of the machine's own apt configuration.
 PUBLIC_HOSTS = {"www.gnu.org", "www.kernel.org", "docs.kernel.org", "www.intel.com", "www.amd.com", "wiki.osdev.org",

@@ -44,7 +44,7 @@ class Tidy(unittest.TestCase):
             self.assertTrue(lint.tidy_problems(path), path)
 
     def test_relative_paths_and_urls_with_the_same_words_pass(self):
-        for path in ("net" + "work/x.c", "./work" + "/x", "$HOME/root" + "/x", "/tmp/x"):
+        for path in ("net" + "work/x.c", "./work" + "/x", "$HOME/root" + "/x", "/tmp/x", '"$dir"/root' + "/x"):
             self.assertFalse(lint.tidy_problems(path), path)
 
     def test_unknown_host_is_found(self):
