@@ -1,0 +1,190 @@
+/* tests/diff/compare.c - comparison of results under the masks of masks.def and the account of undefined flags. */
+#include "tests/diff/compare.h"
+#include <Zydis/Zydis.h>
+#include <string.h>
+
+enum { FPU_ENV = 1, PARTIAL = 2 };
+static const uint8_t masks[ZYDIS_MNEMONIC_MAX_VALUE + 1] = {
+#define MASK(m, kind) [ZYDIS_MNEMONIC_##m] = kind,
+#include "tests/diff/masks.def"
+#undef MASK
+};
+#define ENV_SPAN 18u
+#define VECTORS_WITH_ERROR (1u << 8 | 1u << 10 | 1u << 11 | 1u << 12 | 1u << 13 | 1u << 14 | 1u << 17 | 1u << 21)
+/* CF PF AF ZF SF TF IF DF OF IOPL NT RF VM AC VIF VIP ID */
+#define FLAGS_ALL 0x3f7fd5u
+
+bool dt_usable(const struct dt_result *r) { return r->vector != DT_VEC_TIMEOUT && r->vector != DT_VEC_SYSCALL; }
+
+int dt_stopped_at(const struct dt_case *c, const struct dt_result *r)
+{
+    uint64_t base =
+        (r->regs.sel[DT_CS] & 4) && r->regs.sel[DT_CS] >> 3 < DT_LDT_COUNT ? dt_ldt[r->regs.sel[DT_CS] >> 3].base : 0;
+    uint64_t off = r->regs.rip + base - DT_CODE_BASE - c->code_off;
+    for (int i = 0; i < c->n_insns; i++)
+        if (off == c->insn[i].off)
+            return i;
+    unsigned end = c->n_insns ? c->insn[c->n_insns - 1].off + c->insn[c->n_insns - 1].len : 0;
+    return off == end || off == end + 1 ? c->n_insns : -1;
+}
+
+static uint32_t undefined_flags(const struct dt_case *c, const struct dt_result *r)
+{
+    int at = dt_stopped_at(c, r);
+    uint32_t all = c->undef_end;
+    if (at >= 0 && at < c->n_insns)
+        return c->insn[at].undef_before;
+    for (int i = 0; at < 0 && i < c->n_insns; i++)
+        all |= c->insn[i].undef_before;
+    return all;
+}
+
+struct cmp {
+    FILE *out;
+    bool same;
+};
+
+static void field(struct cmp *k, const char *name, uint64_t a, uint64_t b)
+{
+    if (a == b)
+        return;
+    k->same = false;
+    if (k->out)
+        fprintf(k->out, "  %-10s %16llx  %16llx\n", name, (unsigned long long)a, (unsigned long long)b);
+}
+
+/* The kernel reports faults on its own half as protection violations, whatever was mapped there; so do we. */
+static uint32_t error_code(const struct dt_result *r)
+{
+    if (r->vector == 14 && r->cr2 >> 47)
+        return r->error | 1;
+    return r->vector < 32 && (VECTORS_WITH_ERROR >> r->vector & 1) ? r->error : 0;
+}
+
+static void compare_regs(struct cmp *k, const struct dt_case *c, const struct dt_result *a, const struct dt_result *b)
+{
+    static const char *const name[] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
+                                       "r8",  "r9",  "r10", "r11", "r12", "r13", "r14", "r15"};
+    static const char *const seg[] = {"es", "cs", "ss", "ds", "fs", "gs"};
+    /* Outside 64-bit mode the upper halves are undefined. */
+    bool wide = c->mode == DT_64;
+    uint64_t mask = wide ? ~0ull : 0xffffffffu;
+    for (unsigned i = 0; i < (wide ? 16 : 8); i++)
+        field(k, name[i], a->regs.gpr[i] & mask, b->regs.gpr[i] & mask);
+    field(k, "rip", a->regs.rip, b->regs.rip);
+    uint32_t flags = FLAGS_ALL & ~undefined_flags(c, a);
+    field(k, "rflags", a->regs.rflags & flags, b->regs.rflags & flags);
+    for (unsigned i = 0; i < DT_SEGS; i++)
+        field(k, seg[i], a->regs.sel[i], b->regs.sel[i]);
+    field(k, "fsbase", a->regs.fsbase, b->regs.fsbase);
+    field(k, "gsbase", a->regs.gsbase, b->regs.gsbase);
+}
+
+static void compare_bytes(struct cmp *k, const char *name, unsigned index, const uint8_t *a, const uint8_t *b,
+                          unsigned n)
+{
+    if (!memcmp(a, b, n))
+        return;
+    k->same = false;
+    if (!k->out)
+        return;
+    fprintf(k->out, "  %s%u\n", name, index);
+    for (int side = 0; side < 2; side++) {
+        fprintf(k->out, "    ");
+        for (unsigned i = n; i-- > 0;)
+            fprintf(k->out, "%02x%s", (side ? b : a)[i], i % 8 == 0 && i ? "_" : "");
+        fprintf(k->out, "\n");
+    }
+}
+
+/* Brings an XSAVE image to one form: components in their initial state are written out, pointers and reserved bytes zero. */
+static void normalise(const uint8_t *in, uint8_t *f)
+{
+    const struct dt_xsave *x = dt_xsave();
+    uint64_t bv;
+    memcpy(&bv, in + 512, 8);
+    memcpy(f, in, x->bytes);
+    if (!(bv & 1)) {
+        static const uint8_t init[24] = {0x7f, 3};
+        memcpy(f, init, 24);
+        memset(f + 32, 0, 128);
+    }
+    if (!(bv & 2))
+        memset(f + 160, 0, 256);
+    for (unsigned i = 2; i < 8; i++)
+        if (x->off[i] && !(bv >> i & 1))
+            memset(f + x->off[i], 0, x->size[i]);
+    memset(f + 5, 0, 19); /* reserved, FOP, FIP, FDP */
+    for (unsigned i = 0; i < 8; i++)
+        memset(f + 32 + 16 * i + 10, 0, 6);
+}
+
+static void compare_fpu(struct cmp *k, const struct dt_result *ra, const struct dt_result *rb)
+{
+    static uint8_t a[DT_FPU_MAX], b[DT_FPU_MAX];
+    const struct dt_xsave *x = dt_xsave();
+    normalise(ra->fpu, a);
+    normalise(rb->fpu, b);
+    field(k, "fcw", a[0] | a[1] << 8, b[0] | b[1] << 8);
+    field(k, "fsw", a[2] | a[3] << 8, b[2] | b[3] << 8);
+    field(k, "ftw", a[4], b[4]);
+    compare_bytes(k, "mxcsr", 0, a + 24, b + 24, 4);
+    for (unsigned i = 0; i < 8; i++)
+        compare_bytes(k, "st", i, a + 32 + 16 * i, b + 32 + 16 * i, 10);
+    for (unsigned i = 0; i < 16; i++) {
+        compare_bytes(k, "xmm", i, a + 160 + 16 * i, b + 160 + 16 * i, 16);
+        if (x->off[2])
+            compare_bytes(k, "ymm-high", i, a + x->off[2] + 16 * i, b + x->off[2] + 16 * i, 16);
+        if (x->off[6])
+            compare_bytes(k, "zmm-high", i, a + x->off[6] + 32 * i, b + x->off[6] + 32 * i, 32);
+        if (x->off[7])
+            compare_bytes(k, "zmm", 16 + i, a + x->off[7] + 64 * i, b + x->off[7] + 64 * i, 64);
+    }
+    for (unsigned i = 0; x->off[5] && i < 8; i++)
+        compare_bytes(k, "k", i, a + x->off[5] + 8 * i, b + x->off[5] + 8 * i, 8);
+}
+
+static void compare_memory(struct cmp *k, const struct dt_case *c, const struct dt_result *a, const struct dt_result *b)
+{
+    unsigned spans = 0, lines = 0;
+    bool partial = false;
+    int at = dt_stopped_at(c, a);
+    for (int i = 0; i < c->n_insns; i++) {
+        spans += (masks[c->insn[i].mnemonic] & FPU_ENV) != 0;
+        partial |= i == at && (masks[c->insn[i].mnemonic] & PARTIAL);
+    }
+    if (partial)
+        return;
+    for (unsigned p = 0; p < DT_DATA_PAGES; p++) {
+        if (DT_DATA_KINDS[p] == '.' || !memcmp(a->mem + p * DT_PAGE, b->mem + p * DT_PAGE, DT_PAGE))
+            continue;
+        for (unsigned i = p * DT_PAGE; i < (p + 1) * DT_PAGE; i++) {
+            if (a->mem[i] == b->mem[i])
+                continue;
+            if (spans) {
+                spans--;
+                i += ENV_SPAN - 1;
+                continue;
+            }
+            k->same = false;
+            if (k->out && lines++ < 40)
+                fprintf(k->out, "  [%08llx] %16x  %16x\n", (unsigned long long)DT_DATA_BASE + i, a->mem[i], b->mem[i]);
+        }
+    }
+}
+
+bool dt_compare(const struct dt_case *c, const struct dt_result *a, const struct dt_result *b, FILE *out)
+{
+    struct cmp k = {out, true};
+    field(&k, "vector", a->vector, b->vector);
+    if (a->vector != DT_VEC_DIED && b->vector != DT_VEC_DIED) {
+        field(&k, "error", error_code(a), error_code(b));
+        if (a->vector == 14 || b->vector == 14)
+            field(&k, "cr2", a->cr2, b->cr2);
+        compare_regs(&k, c, a, b);
+        compare_fpu(&k, a, b);
+        compare_memory(&k, c, a, b);
+    } else
+        k.same = false;
+    return k.same;
+}

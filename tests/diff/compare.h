@@ -1,0 +1,14 @@
+/* tests/diff/compare.h - are two results of one case the same, as far as the architecture defines them? */
+#ifndef TESTS_DIFF_COMPARE_H
+#define TESTS_DIFF_COMPARE_H
+#include "tests/diff/dcase.h"
+#include <stdbool.h>
+#include <stdio.h>
+
+/* True if equal. With a stream, prints one line for each difference. */
+bool dt_compare(const struct dt_case *c, const struct dt_result *a, const struct dt_result *b, FILE *out);
+/* Does the case say anything? Not if it ran into the host kernel or did not end. */
+bool dt_usable(const struct dt_result *r);
+/* Index of the instruction a result stopped at: n_insns = the end, -1 = elsewhere. */
+int dt_stopped_at(const struct dt_case *c, const struct dt_result *r);
+#endif
