@@ -281,9 +281,9 @@ bool cat_has(const struct catalog *c, unsigned m) { return c->first[m + 1] > c->
 
 /* -- instances -- */
 
-static struct vary random_vary(struct rng *r, const struct tmpl *t)
+static struct vary random_vary(struct dice *r, const struct tmpl *t)
 {
-    uint64_t x = rng_u64(r);
+    uint64_t x = dice_u64(r);
     struct vary v = {.rex = x & 1, .x = x >> 1 & 1, .b = x >> 2 & 1, .r = x >> 3 & 1, .r2 = x >> 4 & 1};
     if (t->enc == ENC_EVEX) {
         v.v2 = x >> 5 & 1 & x >> 6;
@@ -296,50 +296,50 @@ static struct vary random_vary(struct rng *r, const struct tmpl *t)
 }
 
 /* Prefixes that change the addressing or nothing: segment overrides, 67h, LOCK, and now and then a meaningless one. */
-static unsigned put_extra(const struct catalog *c, struct rng *r, const struct tmpl *t, uint8_t *p)
+static unsigned put_extra(const struct catalog *c, struct dice *r, const struct tmpl *t, uint8_t *p)
 {
     static const uint8_t seg[] = {0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65};
     unsigned n = 0;
     bool vsib = t->is_mem && t->rm == 4;
-    if (rng_chance(r, c->mode == DT_16 ? 25 : 6) || (vsib && c->mode == DT_16))
+    if (dice_chance(r, c->mode == DT_16 ? 25 : 6) || (vsib && c->mode == DT_16))
         p[n++] = 0x67;
-    if (rng_chance(r, 8))
-        p[n++] = seg[rng_below(r, 6)];
-    if (t->enc == ENC_LEGACY && t->is_mem && !t->pp && rng_chance(r, 12))
+    if (dice_chance(r, 8))
+        p[n++] = seg[dice_below(r, 6)];
+    if (t->enc == ENC_LEGACY && t->is_mem && !t->pp && dice_chance(r, 12))
         p[n++] = 0xf0;
-    if (t->enc == ENC_LEGACY && t->pp >= 2 && rng_chance(r, 15))
+    if (t->enc == ENC_LEGACY && t->pp >= 2 && dice_chance(r, 15))
         p[n++] = 0x66;
     return n;
 }
 
 /* Immediates: the values where flags and widths change matter more than the many others. */
-static void random_imm(struct rng *r, const ZydisDecodedInstruction *d, uint8_t *bytes)
+static void random_imm(struct dice *r, const ZydisDecodedInstruction *d, uint8_t *bytes)
 {
     for (unsigned i = 0; i < 2; i++) {
         unsigned size = d->raw.imm[i].size / 8;
         uint8_t *p = bytes + d->raw.imm[i].offset;
-        if (!size || rng_chance(r, 50))
+        if (!size || dice_chance(r, 50))
             continue;
         static const uint64_t nice[] = {0,  1,  2,    3,    7,    8,      15,     16,         31,         32,   33,
                                         63, 64, 0x7f, 0x80, 0xff, 0x7fff, 0x8000, 0x7fffffff, 0x80000000, ~0ull};
-        uint64_t v = nice[rng_below(r, sizeof nice / sizeof *nice)];
+        uint64_t v = nice[dice_below(r, sizeof nice / sizeof *nice)];
         memcpy(p, &v, size);
     }
 }
 
-static bool instance(const struct catalog *c, struct rng *r, const struct tmpl *t, struct cat_insn *out)
+static bool instance(const struct catalog *c, struct dice *r, const struct tmpl *t, struct cat_insn *out)
 {
     struct vary v = random_vary(r, t);
     uint8_t buf[48];
     unsigned n = put_opcode(c, t, &v, buf, put_extra(c, r, t, buf));
-    unsigned reg = t->reg == ANY ? rng_below(r, 8) : t->reg, rm = t->rm == ANY ? rng_below(r, 8) : t->rm;
+    unsigned reg = t->reg == ANY ? dice_below(r, 8) : t->reg, rm = t->rm == ANY ? dice_below(r, 8) : t->rm;
     unsigned modrm_at = n;
-    buf[n++] = (uint8_t)((t->is_mem ? rng_below(r, 3) : 3) << 6 | reg << 3 | rm);
+    buf[n++] = (uint8_t)((t->is_mem ? dice_below(r, 3) : 3) << 6 | reg << 3 | rm);
     for (unsigned i = 0; i < 16; i += 8) {
-        uint64_t x = rng_u64(r);
+        uint64_t x = dice_u64(r);
         memcpy(buf + n + i, &x, 8);
     }
-    if (t->is_mem && (buf[modrm_at] & 7) == 4 && rng_chance(r, 30))
+    if (t->is_mem && (buf[modrm_at] & 7) == 4 && dice_chance(r, 30))
         buf[n] = (uint8_t)((buf[n] & 7) | 0x20); /* SIB without index */
     ZydisDecodedInstruction *d = &out->d;
     if (t->enc == ENC_3DNOW) {
@@ -361,16 +361,16 @@ static bool instance(const struct catalog *c, struct rng *r, const struct tmpl *
 }
 
 /* Mixture: every mnemonic alike in half of the draws (thus the many vector forms), the integer core in the other half. */
-static const struct tmpl *choose(const struct catalog *c, struct rng *r, int pick)
+static const struct tmpl *choose(const struct catalog *c, struct dice *r, int pick)
 {
-    if (pick < 0 && rng_chance(r, 50))
-        return &c->tmpl[c->basic[rng_below(r, c->n_basic)]];
-    unsigned m = pick < 0 ? c->known[rng_below(r, c->n_known)] : (unsigned)pick;
+    if (pick < 0 && dice_chance(r, 50))
+        return &c->tmpl[c->basic[dice_below(r, c->n_basic)]];
+    unsigned m = pick < 0 ? c->known[dice_below(r, c->n_known)] : (unsigned)pick;
     unsigned n = c->first[m + 1] - c->first[m];
-    return n ? &c->tmpl[c->first[m] + rng_below(r, n)] : NULL;
+    return n ? &c->tmpl[c->first[m] + dice_below(r, n)] : NULL;
 }
 
-bool cat_random(const struct catalog *c, struct rng *r, int pick, struct cat_insn *out)
+bool cat_random(const struct catalog *c, struct dice *r, int pick, struct cat_insn *out)
 {
     const struct tmpl *t = choose(c, r, pick);
     for (unsigned i = 0; t && i < 60; i++)

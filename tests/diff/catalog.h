@@ -7,7 +7,7 @@
 #ifndef TESTS_DIFF_CATALOG_H
 #define TESTS_DIFF_CATALOG_H
 #include "tests/diff/dcase.h"
-#include "tests/diff/rng.h"
+#include "tests/diff/dice.h"
 #include <Zydis/Zydis.h>
 
 struct catalog;
@@ -25,5 +25,5 @@ bool cat_has(const struct catalog *c, unsigned mnemonic);
 /* Why a mnemonic is excluded, or NULL. */
 const char *cat_excluded(unsigned mnemonic);
 /* A random instruction. pick: -1 = by the usual mixture, else a mnemonic. False if none came out after some tries. */
-bool cat_random(const struct catalog *c, struct rng *r, int pick, struct cat_insn *out);
+bool cat_random(const struct catalog *c, struct dice *r, int pick, struct cat_insn *out);
 #endif

@@ -35,9 +35,9 @@ static bool acceptable(struct gen *g, const struct cat_insn *in)
         return false; /* ECX = 1 reports hidden state */
     if (g->c->n_insns == 0)
         return true;
-    if (mostly_undefined(d) && !rng_chance(&g->r, 8))
+    if (mostly_undefined(d) && !dice_chance(&g->r, 8))
         return false;
-    return !gen_address_lost(g, in) || rng_chance(&g->r, 25);
+    return !gen_address_lost(g, in) || dice_chance(&g->r, 25);
 }
 
 /* A shift by a count of zero and a string loop of none leave the flags alone, so what was undefined stays so. */
@@ -102,28 +102,28 @@ static void set_targets(struct gen *g)
     struct dt_case *c = g->c;
     for (unsigned i = 0; i < g->n_fix; i++) {
         const struct gen_fix *f = &g->fix[i];
-        unsigned left = c->n_insns - f->insn, to = f->insn + 1 + rng_below(&g->r, left < 3 ? left : 3);
+        unsigned left = c->n_insns - f->insn, to = f->insn + 1 + dice_below(&g->r, left < 3 ? left : 3);
         unsigned here = c->insn[f->insn].off + c->insn[f->insn].len;
         int64_t rel = (to < c->n_insns ? c->insn[to].off : c->code_len) - (int64_t)here;
-        if (!rng_chance(&g->r, 3))
+        if (!dice_chance(&g->r, 3))
             memcpy(c->code + f->off, &rel, f->size);
     }
 }
 
 static unsigned sequence_length(struct gen *g, unsigned max)
 {
-    unsigned dice = rng_below(&g->r, 100);
-    unsigned n = dice < 30 ? 1 : dice < 70 ? 2 + rng_below(&g->r, 3) : 5 + rng_below(&g->r, 12);
+    unsigned dice = dice_below(&g->r, 100);
+    unsigned n = dice < 30 ? 1 : dice < 70 ? 2 + dice_below(&g->r, 3) : 5 + dice_below(&g->r, 12);
     return n < max ? n : max;
 }
 
 /* Inside the first page; across the two pages; or running into the end of the second, where the fetch faults. */
 static unsigned code_place(struct gen *g)
 {
-    unsigned dice = rng_below(&g->r, 100);
+    unsigned dice = dice_below(&g->r, 100);
     if (dice < 80)
-        return rng_below(&g->r, 0xe00);
-    return dice < 90 ? DT_PAGE - 1 - rng_below(&g->r, 60) : DT_CODE_BYTES - 1 - rng_below(&g->r, 50);
+        return dice_below(&g->r, 0xe00);
+    return dice < 90 ? DT_PAGE - 1 - dice_below(&g->r, 60) : DT_CODE_BYTES - 1 - dice_below(&g->r, 50);
 }
 
 void gen_case(const struct catalog *cat, const struct gen_options *o, enum dt_mode mode, uint64_t number,
@@ -131,7 +131,7 @@ void gen_case(const struct catalog *cat, const struct gen_options *o, enum dt_mo
 {
     struct gen g = {.cat = cat, .mode = mode, .c = c};
     g.r.s = o->seed * 0x9e3779b97f4a7c15ull ^ (number * DT_MODES + mode) * 0xd1342543de82ef95ull;
-    rng_u64(&g.r);
+    dice_u64(&g.r);
     memset(c, 0, offsetof(struct dt_case, fpu));
     c->number = number;
     c->mode = (uint8_t)mode;

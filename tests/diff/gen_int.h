@@ -11,7 +11,7 @@ struct gen_fix {
 struct gen {
     const struct catalog *cat;
     enum dt_mode mode;
-    struct rng r;
+    struct dice r;
     struct dt_case *c;
     uint16_t pinned;    /* registers whose initial value an earlier instruction depends on */
     uint16_t clobbered; /* registers that an earlier instruction has written */
@@ -33,7 +33,7 @@ uint64_t gen_target(struct gen *g, unsigned bytes);
 uint16_t gen_selector(struct gen *g);
 uint16_t gen_code_selector(struct gen *g);
 uint64_t gen_value(struct gen *g);
-void gen_fill(struct rng *r, uint8_t *p, unsigned bytes);
+void gen_fill(struct dice *r, uint8_t *p, unsigned bytes);
 uint64_t gen_seg_base(const struct gen *g, unsigned seg);
 uint32_t gen_mxcsr(struct gen *g);
 /* Puts bytes at a linear address of the data window, if it is one and there is room for another patch. */

@@ -77,7 +77,7 @@ static void small_index(struct gen *g, const struct cat_insn *in, ZydisRegister 
     if (v < 0 || (g->vec_clobbered >> v & 1))
         return;
     for (unsigned i = 0; i < 16; i++) {
-        uint32_t e = quad && (i & 1) ? 0 : rng_below(&g->r, 64);
+        uint32_t e = quad && (i & 1) ? 0 : dice_below(&g->r, 64);
         uint8_t *f = g->c->fpu;
         if (v >= 16)
             memcpy(f + x->off[7] + 64 * (v - 16) + 4 * i, &e, 4);
@@ -103,8 +103,8 @@ static uint64_t aim(struct gen *g, struct cat_insn *in, const ZydisDecodedOperan
         return NO_LIN;
     if (vsib)
         small_index(g, in, o->mem.index);
-    if (is_free(g, index) && index != base && rng_chance(&g->r, 85))
-        set_low(g, index, rng_chance(&g->r, 80) ? rng_below(&g->r, 64) : 0ull - rng_below(&g->r, 64), aw);
+    if (is_free(g, index) && index != base && dice_chance(&g->r, 85))
+        set_low(g, index, dice_chance(&g->r, 80) ? dice_below(&g->r, 64) : 0ull - dice_below(&g->r, 64), aw);
     if (index >= 0)
         sum += g->c->regs.gpr[index] * (o->mem.scale ? o->mem.scale : 1);
     pin(g, index);
@@ -135,7 +135,7 @@ static uint64_t code_lin(const struct gen *g, unsigned off) { return DT_CODE_BAS
 /* IP of a place not yet known: behind the instruction by a few bytes, which is often a later instruction. */
 static uint64_t later_ip(struct gen *g, const struct cat_insn *in, unsigned off, uint16_t cs)
 {
-    unsigned skip = rng_chance(&g->r, 75) ? 0 : rng_below(&g->r, 12);
+    unsigned skip = dice_chance(&g->r, 75) ? 0 : dice_below(&g->r, 12);
     return code_lin(g, off) + in->d.length + skip - dt_sel_base(cs);
 }
 
@@ -156,11 +156,11 @@ static void patch_fpu_image(struct gen *g, const struct cat_insn *in, uint64_t l
     gen_patch(g, lin + 24, &mxcsr, 4);
     if (in->d.mnemonic == ZYDIS_MNEMONIC_FXRSTOR || in->d.mnemonic == ZYDIS_MNEMONIC_FXRSTOR64)
         return;
-    uint64_t header[8] = {dt_xsave()->xcr0 & rng_u64(&g->r)};
-    if (rng_chance(&g->r, 20))
+    uint64_t header[8] = {dt_xsave()->xcr0 & dice_u64(&g->r)};
+    if (dice_chance(&g->r, 20))
         header[1] = dt_xsave()->xcr0 | 1ull << 63; /* compacted */
-    if (rng_chance(&g->r, 5))
-        header[1 + rng_below(&g->r, 7)] |= 1ull << rng_below(&g->r, 64);
+    if (dice_chance(&g->r, 5))
+        header[1 + dice_below(&g->r, 7)] |= 1ull << dice_below(&g->r, 64);
     gen_patch(g, lin + 512, header, 64);
 }
 
@@ -209,7 +209,7 @@ static void memory_contents(struct gen *g, const struct cat_insn *in, unsigned o
         break;
     default: break;
     }
-    if (n && rng_chance(&g->r, 50)) {
+    if (n && dice_chance(&g->r, 50)) {
         gen_fill(&g->r, buf, n);
         gen_patch(g, lin, buf, n);
     }
@@ -222,7 +222,7 @@ static void stack_contents(struct gen *g, const struct cat_insn *in, unsigned of
     uint16_t cs = gen_code_selector(g);
     unsigned n = 1;
     bool far_ret = in->d.meta.branch_type == ZYDIS_BRANCH_TYPE_FAR;
-    if (g->stack_moved || rng_chance(&g->r, 15))
+    if (g->stack_moved || dice_chance(&g->r, 15))
         return;
     if (in->d.mnemonic == ZYDIS_MNEMONIC_POP && in->op[0].type == ZYDIS_OPERAND_TYPE_REGISTER &&
         ZydisRegisterGetClass(in->op[0].reg.value) == ZYDIS_REGCLASS_SEGMENT)
@@ -232,10 +232,10 @@ static void stack_contents(struct gen *g, const struct cat_insn *in, unsigned of
     else if (in->d.mnemonic == ZYDIS_MNEMONIC_RET || in->d.meta.category == ZYDIS_CATEGORY_RET) {
         slot[0] = later_ip(g, in, off, cs);
         slot[1] = cs;
-        slot[2] =
-            0x202 | (rng_u64(&g->r) & (GEN_ARITH | 0x3400)) | (rng_chance(&g->r, 10) ? rng_u64(&g->r) & 0x3f7000 : 0);
+        slot[2] = 0x202 | (dice_u64(&g->r) & (GEN_ARITH | 0x3400)) |
+                  (dice_chance(&g->r, 10) ? dice_u64(&g->r) & 0x3f7000 : 0);
         slot[3] = g->c->regs.gpr[4];
-        slot[4] = rng_chance(&g->r, 70) ? g->c->regs.sel[DT_SS] : gen_selector(g);
+        slot[4] = dice_chance(&g->r, 70) ? g->c->regs.sel[DT_SS] : gen_selector(g);
         n = in->d.mnemonic == ZYDIS_MNEMONIC_RET ? 2 : 5;
     } else
         return;
@@ -269,20 +269,20 @@ static void special_registers(struct gen *g, const struct cat_insn *in, unsigned
 {
     const uint64_t rep = ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE | ZYDIS_ATTRIB_HAS_REPNE;
     if ((in->d.attributes & rep) && is_free(g, 1)) {
-        if (rng_chance(&g->r, 90))
-            set_low(g, 1, rng_below(&g->r, 40), 64);
+        if (dice_chance(&g->r, 90))
+            set_low(g, 1, dice_below(&g->r, 40), 64);
         pin(g, 1);
     }
     selector_operand(g, in);
     switch (in->d.mnemonic) {
     case ZYDIS_MNEMONIC_XGETBV:
         if (is_free(g, 1))
-            set_low(g, 1, rng_chance(&g->r, 70) ? 0 : 2 + rng_below(&g->r, 100), 64);
+            set_low(g, 1, dice_chance(&g->r, 70) ? 0 : 2 + dice_below(&g->r, 100), 64);
         break;
     case ZYDIS_MNEMONIC_DIV:
     case ZYDIS_MNEMONIC_IDIV: /* most random quotients overflow */
-        if (is_free(g, 2) && rng_chance(&g->r, 60))
-            set_low(g, 2, rng_chance(&g->r, 50) ? 0 : rng_below(&g->r, 8), 64);
+        if (is_free(g, 2) && dice_chance(&g->r, 60))
+            set_low(g, 2, dice_chance(&g->r, 50) ? 0 : dice_below(&g->r, 8), 64);
         break;
     case ZYDIS_MNEMONIC_JMP:
     case ZYDIS_MNEMONIC_CALL:

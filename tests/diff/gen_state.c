@@ -50,38 +50,38 @@ static const uint64_t f64[] = {0,
                                0x3810000000000000};
 static const uint16_t f16[] = {0, 0x3c00, 0x7c00, 0x7e00, 0x7c01, 1, 0x03ff, 0x0400, 0x7bff, 0x4248, 0x3555};
 
-static uint32_t random_f32(struct rng *r)
+static uint32_t random_f32(struct dice *r)
 {
-    uint32_t sign = (uint32_t)rng_u64(r) & 0x80000000u;
-    if (rng_chance(r, 40))
-        return f32[rng_below(r, COUNT(f32))] | sign;
-    return sign | (100 + rng_below(r, 56)) << 23 | (uint32_t)(rng_u64(r) & 0x7fffff);
+    uint32_t sign = (uint32_t)dice_u64(r) & 0x80000000u;
+    if (dice_chance(r, 40))
+        return f32[dice_below(r, COUNT(f32))] | sign;
+    return sign | (100 + dice_below(r, 56)) << 23 | (uint32_t)(dice_u64(r) & 0x7fffff);
 }
 
-static uint64_t random_f64(struct rng *r)
+static uint64_t random_f64(struct dice *r)
 {
-    uint64_t sign = rng_u64(r) & 0x8000000000000000u;
-    if (rng_chance(r, 40))
-        return f64[rng_below(r, COUNT(f64))] | sign;
-    return sign | (uint64_t)(1000 + rng_below(r, 50)) << 52 | rng_u64(r) >> 12;
+    uint64_t sign = dice_u64(r) & 0x8000000000000000u;
+    if (dice_chance(r, 40))
+        return f64[dice_below(r, COUNT(f64))] | sign;
+    return sign | (uint64_t)(1000 + dice_below(r, 50)) << 52 | dice_u64(r) >> 12;
 }
 
-void gen_fill(struct rng *r, uint8_t *p, unsigned bytes)
+void gen_fill(struct dice *r, uint8_t *p, unsigned bytes)
 {
-    unsigned kind = rng_below(r, 10);
+    unsigned kind = dice_below(r, 10);
     for (unsigned i = 0; i < bytes; i += 8) {
-        uint64_t v = rng_u64(r);
+        uint64_t v = dice_u64(r);
         switch (kind) {
         case 0: v = 0; break;
         case 1: v = ~0ull; break;
-        case 2: v = nice[rng_below(r, COUNT(nice))]; break;
+        case 2: v = nice[dice_below(r, COUNT(nice))]; break;
         case 3: v = v & 0x0000003f0000003full; break;
         case 4:
         case 5: v = random_f32(r) | (uint64_t)random_f32(r) << 32; break;
         case 6: v = random_f64(r); break;
         case 7:
             for (unsigned k = 0; k < 64; k += 16)
-                v = (v & ~(0xffffull << k)) | (uint64_t)(f16[rng_below(r, COUNT(f16))] | (v >> k & 0x8000)) << k;
+                v = (v & ~(0xffffull << k)) | (uint64_t)(f16[dice_below(r, COUNT(f16))] | (v >> k & 0x8000)) << k;
             break;
         default: break;
         }
@@ -91,7 +91,7 @@ void gen_fill(struct rng *r, uint8_t *p, unsigned bytes)
 
 void gen_golden(uint64_t seed, uint8_t *golden)
 {
-    struct rng r = {seed ^ 0x60d1};
+    struct dice r = {seed ^ 0x60d1};
     for (unsigned i = 0; i < DT_DATA_BYTES; i += 32)
         gen_fill(&r, golden + i, 32);
 }
@@ -100,30 +100,30 @@ uint64_t gen_target(struct gen *g, unsigned bytes)
 {
     static const uint8_t mapped[] = {0, 1, 1, 2, 2, 3, 6, 7, 15, 4, 8}, holes[] = {5, 9, 14};
     unsigned page =
-        rng_chance(&g->r, 96) ? mapped[rng_below(&g->r, COUNT(mapped))] : holes[rng_below(&g->r, COUNT(holes))];
-    unsigned dice = rng_below(&g->r, 100), off;
+        dice_chance(&g->r, 96) ? mapped[dice_below(&g->r, COUNT(mapped))] : holes[dice_below(&g->r, COUNT(holes))];
+    unsigned dice = dice_below(&g->r, 100), off;
     if (dice < (bytes >= 16 ? 60u : 30u))
-        off = rng_below(&g->r, DT_PAGE / 64) * 64;
+        off = dice_below(&g->r, DT_PAGE / 64) * 64;
     else if (dice < 75)
-        off = rng_below(&g->r, DT_PAGE);
+        off = dice_below(&g->r, DT_PAGE);
     else /* around the end of the page, most of them across it */
-        off = DT_PAGE - rng_below(&g->r, bytes > 1 ? bytes + bytes / 4 + 1 : 4);
+        off = DT_PAGE - dice_below(&g->r, bytes > 1 ? bytes + bytes / 4 + 1 : 4);
     uint64_t base = DT_DATA_BASE;
-    if (g->mode == DT_64 && rng_chance(&g->r, 20))
+    if (g->mode == DT_64 && dice_chance(&g->r, 20))
         base = DT_HIGH_BASE;
-    else if (page == 15 && g->mode != DT_16 && rng_chance(&g->r, 30))
+    else if (page == 15 && g->mode != DT_16 && dice_chance(&g->r, 30))
         return DT_TOP_PAGE + off;
     return base + page * DT_PAGE + off;
 }
 
 uint64_t gen_value(struct gen *g)
 {
-    switch (rng_below(&g->r, 5)) {
-    case 0: return nice[rng_below(&g->r, COUNT(nice))];
-    case 1: return rng_below(&g->r, 70);
+    switch (dice_below(&g->r, 5)) {
+    case 0: return nice[dice_below(&g->r, COUNT(nice))];
+    case 1: return dice_below(&g->r, 70);
     case 2: return gen_target(g, 8);
-    case 3: return rng_u64(&g->r) >> rng_below(&g->r, 64);
-    default: return rng_u64(&g->r);
+    case 3: return dice_u64(&g->r) >> dice_below(&g->r, 64);
+    default: return dice_u64(&g->r);
     }
 }
 
@@ -131,30 +131,30 @@ uint64_t gen_value(struct gen *g)
 
 static uint16_t one_of(struct gen *g, const uint8_t *ldt, unsigned n)
 {
-    unsigned i = ldt[rng_below(&g->r, n)];
+    unsigned i = ldt[dice_below(&g->r, n)];
     return i ? DT_SEL_LDT(i) : DT_SEL_DATA;
 }
 
 uint16_t gen_selector(struct gen *g)
 {
     static const uint8_t usual[] = {0, 0, 5, 6, 7, 8, 9, 10, 11, 12, 15, 16, 17, 19};
-    unsigned dice = rng_below(&g->r, 100);
+    unsigned dice = dice_below(&g->r, 100);
     if (dice < 60)
         return one_of(g, usual, COUNT(usual));
     if (dice < 70)
-        return (uint16_t)rng_below(&g->r, 4); /* null */
+        return (uint16_t)dice_below(&g->r, 4); /* null */
     if (dice < 85)
-        return (uint16_t)(rng_below(&g->r, DT_LDT_COUNT + 4) << 3 | 4 | rng_below(&g->r, 4));
+        return (uint16_t)(dice_below(&g->r, DT_LDT_COUNT + 4) << 3 | 4 | dice_below(&g->r, 4));
     if (dice < 97) /* the host's GDT, but for the entry that holds the CPU number */
-        return (uint16_t)(rng_below(&g->r, 15) << 3 | rng_below(&g->r, 4));
-    return (uint16_t)(rng_u64(&g->r) | 0x1000);
+        return (uint16_t)(dice_below(&g->r, 15) << 3 | dice_below(&g->r, 4));
+    return (uint16_t)(dice_u64(&g->r) | 0x1000);
 }
 
 uint16_t gen_code_selector(struct gen *g)
 {
     static const uint16_t usual[] = {DT_SEL_CODE64, DT_SEL_CODE32, DT_SEL_LDT(1), DT_SEL_LDT(2),
                                      DT_SEL_LDT(3), DT_SEL_LDT(4), DT_SEL_LDT(18)};
-    return rng_chance(&g->r, 85) ? usual[rng_below(&g->r, COUNT(usual))] : gen_selector(g);
+    return dice_chance(&g->r, 85) ? usual[dice_below(&g->r, COUNT(usual))] : gen_selector(g);
 }
 
 uint64_t gen_seg_base(const struct gen *g, unsigned seg)
@@ -171,18 +171,18 @@ void gen_segments(struct gen *g)
                          ss32[] = {0, 0, 5, 6, 15, 7, 10}, ss16[] = {7, 7, 7, 16, 12, 6, 0, 9, 19},
                          cs16[] = {3, 3, 3, 4, 18};
     struct dt_regs *s = &g->c->regs;
-    bool flat = rng_chance(&g->r, 60);
+    bool flat = dice_chance(&g->r, 60);
     for (unsigned i = 0; i < DT_SEGS; i++)
         s->sel[i] = flat || g->mode == DT_64 ? DT_SEL_DATA : one_of(g, data, COUNT(data));
     if (g->mode == DT_64) {
         s->sel[DT_CS] = DT_SEL_CODE64;
-        s->sel[DT_DS] = s->sel[DT_ES] = rng_chance(&g->r, 50) ? 0 : DT_SEL_DATA;
+        s->sel[DT_DS] = s->sel[DT_ES] = dice_chance(&g->r, 50) ? 0 : DT_SEL_DATA;
         s->sel[DT_FS] = s->sel[DT_GS] = 0;
-        s->fsbase = rng_chance(&g->r, 20) ? 0 : gen_target(g, 8);
-        s->gsbase = rng_chance(&g->r, 20) ? 0 : gen_target(g, 8) - rng_below(&g->r, 0x20000);
+        s->fsbase = dice_chance(&g->r, 20) ? 0 : gen_target(g, 8);
+        s->gsbase = dice_chance(&g->r, 20) ? 0 : gen_target(g, 8) - dice_below(&g->r, 0x20000);
     } else if (g->mode == DT_32) {
         static const uint16_t cs32[] = {DT_SEL_CODE32, DT_SEL_LDT(1), DT_SEL_LDT(2)};
-        s->sel[DT_CS] = flat ? DT_SEL_CODE32 : cs32[rng_below(&g->r, 3)];
+        s->sel[DT_CS] = flat ? DT_SEL_CODE32 : cs32[dice_below(&g->r, 3)];
         if (!flat)
             s->sel[DT_SS] = one_of(g, ss32, COUNT(ss32));
     } else {
@@ -193,18 +193,18 @@ void gen_segments(struct gen *g)
         if (!flat)
             s->sel[DT_SS] = one_of(g, ss16, COUNT(ss16));
     }
-    if (g->mode != DT_64 && rng_chance(&g->r, 5))
-        s->sel[DT_FS + rng_below(&g->r, 2)] = 0;
+    if (g->mode != DT_64 && dice_chance(&g->r, 5))
+        s->sel[DT_FS + dice_below(&g->r, 2)] = 0;
 }
 
 /* -- registers -- */
 
 static uint64_t stack_pointer(struct gen *g)
 {
-    uint64_t lin = DT_DATA_BASE + DT_PAGE + rng_below(&g->r, 2 * DT_PAGE);
-    if (rng_chance(&g->r, 80))
+    uint64_t lin = DT_DATA_BASE + DT_PAGE + dice_below(&g->r, 2 * DT_PAGE);
+    if (dice_chance(&g->r, 80))
         lin &= ~15ull;
-    if (rng_chance(&g->r, 10))
+    if (dice_chance(&g->r, 10))
         lin = gen_target(g, 8);
     return lin - gen_seg_base(g, DT_SS);
 }
@@ -215,7 +215,7 @@ void gen_registers(struct gen *g)
     for (unsigned i = 0; i < 16; i++)
         s->gpr[i] = gen_value(g);
     s->gpr[4] = stack_pointer(g);
-    if (rng_chance(&g->r, 70))
+    if (dice_chance(&g->r, 70))
         s->gpr[5] = stack_pointer(g);
     s->gpr[6] = gen_target(g, 8) - gen_seg_base(g, DT_DS);
     s->gpr[7] = gen_target(g, 8) - gen_seg_base(g, DT_ES);
@@ -223,8 +223,8 @@ void gen_registers(struct gen *g)
         for (unsigned i = 0; i < 16; i++)
             s->gpr[i] &= i < 8 ? 0xffffffffu : 0;
     /* IF is set, IOPL is 0: what a user process has. TF and AC seldom, for single step and alignment checks. */
-    s->rflags = 0x202 | (rng_u64(&g->r) & GEN_ARITH) | (rng_chance(&g->r, 15) ? 0x400 : 0) |
-                (rng_chance(&g->r, 2) ? 0x100 : 0) | (rng_chance(&g->r, 2) ? 0x40000 : 0);
+    s->rflags = 0x202 | (dice_u64(&g->r) & GEN_ARITH) | (dice_chance(&g->r, 15) ? 0x400 : 0) |
+                (dice_chance(&g->r, 2) ? 0x100 : 0) | (dice_chance(&g->r, 2) ? 0x40000 : 0);
     s->rip = DT_CODE_BASE + g->c->code_off - (g->mode == DT_64 ? 0 : dt_sel_base(s->sel[DT_CS]));
 }
 
@@ -233,43 +233,43 @@ void gen_registers(struct gen *g)
 uint32_t gen_mxcsr(struct gen *g)
 {
     uint32_t v = 0x1f80;
-    if (rng_chance(&g->r, 25))
-        v = (v & ~0x6000u) | rng_below(&g->r, 4) << 13;
-    if (rng_chance(&g->r, 10))
-        v |= (uint32_t)rng_u64(&g->r) & 0x8040; /* FTZ, DAZ */
-    if (rng_chance(&g->r, 8))
-        v &= ~((uint32_t)rng_u64(&g->r) & 0x1f80);
-    if (rng_chance(&g->r, 20))
-        v |= (uint32_t)rng_u64(&g->r) & 0x3f;
+    if (dice_chance(&g->r, 25))
+        v = (v & ~0x6000u) | dice_below(&g->r, 4) << 13;
+    if (dice_chance(&g->r, 10))
+        v |= (uint32_t)dice_u64(&g->r) & 0x8040; /* FTZ, DAZ */
+    if (dice_chance(&g->r, 8))
+        v &= ~((uint32_t)dice_u64(&g->r) & 0x1f80);
+    if (dice_chance(&g->r, 20))
+        v |= (uint32_t)dice_u64(&g->r) & 0x3f;
     return v;
 }
 
 static void fpu_x87(struct gen *g, uint8_t *f)
 {
     uint16_t fcw = 0x37f, fsw = 0;
-    if (rng_chance(&g->r, 20))
-        fcw = (uint16_t)((fcw & ~0xf00u) | rng_below(&g->r, 16) << 8);
-    if (rng_chance(&g->r, 8))
-        fcw &= (uint16_t) ~(rng_u64(&g->r) & 0x3f);
-    if (rng_chance(&g->r, 60))
-        fsw = (uint16_t)(rng_u64(&g->r) & 0x7f00);
-    if (rng_chance(&g->r, 10))
-        fsw |= (uint16_t)(rng_u64(&g->r) & 0x7f);
+    if (dice_chance(&g->r, 20))
+        fcw = (uint16_t)((fcw & ~0xf00u) | dice_below(&g->r, 16) << 8);
+    if (dice_chance(&g->r, 8))
+        fcw &= (uint16_t) ~(dice_u64(&g->r) & 0x3f);
+    if (dice_chance(&g->r, 60))
+        fsw = (uint16_t)(dice_u64(&g->r) & 0x7f00);
+    if (dice_chance(&g->r, 10))
+        fsw |= (uint16_t)(dice_u64(&g->r) & 0x7f);
     if (fsw & ~fcw & 0x3f) /* a pending unmasked exception has ES and B set */
         fsw |= 0x8080;
-    f[4] = rng_chance(&g->r, 60) ? (uint8_t)rng_u64(&g->r) : rng_chance(&g->r, 50) ? 0 : 0xff;
+    f[4] = dice_chance(&g->r, 60) ? (uint8_t)dice_u64(&g->r) : dice_chance(&g->r, 50) ? 0 : 0xff;
     memcpy(f, &fcw, 2);
     memcpy(f + 2, &fsw, 2);
     for (unsigned i = 0; i < 8; i++) {
         uint8_t *st = f + 32 + 16 * i;
-        uint64_t man = rng_u64(&g->r);
-        uint16_t exp = (uint16_t)(rng_u64(&g->r) & 0x8000);
-        switch (rng_below(&g->r, 6)) {
+        uint64_t man = dice_u64(&g->r);
+        uint16_t exp = (uint16_t)(dice_u64(&g->r) & 0x8000);
+        switch (dice_below(&g->r, 6)) {
         case 0: man = 0; break;
         case 1: exp |= 0x7fff; break;
-        case 2: man &= rng_u64(&g->r) >> 8; break;                        /* denormal or unnormal */
+        case 2: man &= dice_u64(&g->r) >> 8; break;                       /* denormal or unnormal */
         case 3: gen_fill(&g->r, (uint8_t *)&man, 8), exp = 0xffff; break; /* MMX */
-        default: exp |= (uint16_t)(0x3fff - 40 + rng_below(&g->r, 80)), man |= 1ull << 63; break;
+        default: exp |= (uint16_t)(0x3fff - 40 + dice_below(&g->r, 80)), man |= 1ull << 63; break;
         }
         memcpy(st, &man, 8);
         memcpy(st + 8, &exp, 2);
@@ -295,12 +295,12 @@ void gen_fpu(struct gen *g)
             gen_fill(&g->r, f + x->off[7] + 64 * i, 64);
     }
     for (unsigned i = 0; x->off[5] && i < 8; i++) {
-        uint64_t k = rng_chance(&g->r, 50) ? rng_u64(&g->r) : rng_chance(&g->r, 50) ? ~0ull : rng_below(&g->r, 256);
+        uint64_t k = dice_chance(&g->r, 50) ? dice_u64(&g->r) : dice_chance(&g->r, 50) ? ~0ull : dice_below(&g->r, 256);
         memcpy(f + x->off[5] + 8 * i, &k, 8);
     }
     uint64_t bv = x->xcr0;
-    if (rng_chance(&g->r, 5))
-        bv &= rng_u64(&g->r);
+    if (dice_chance(&g->r, 5))
+        bv &= dice_u64(&g->r);
     memcpy(f + 512, &bv, 8);
 }
 

@@ -17,7 +17,7 @@
 struct options {
     enum dt_mode mode;
     uint64_t cases, first;
-    bool forever, self, single, verbose;
+    bool forever, self, single, sabotage;
     unsigned max_mismatches;
     const char *coverage_file;
     struct gen_options gen;
@@ -105,6 +105,43 @@ static void report_mismatch(struct run *r, const struct dt_case *c, const struct
     fflush(stdout);
 }
 
+/* Changes one bit of what must be equal. Vector 3 is an undisturbed end, after which all of memory counts. */
+static void falsify(struct dice *d, struct dt_result *r)
+{
+    unsigned bit = dice_below(d, 32);
+    switch (dice_below(d, r->vector == 3 ? 6 : 5)) {
+    case 0: r->regs.gpr[dice_below(d, 8)] ^= 1u << bit; break;
+    case 1: r->regs.rip ^= 1u << bit; break;
+    case 2: r->regs.sel[dice_below(d, DT_SEGS)] ^= (uint16_t)(1u << bit % 16); break;
+    case 3: r->vector ^= 1u << bit % 5; break;
+    case 4: r->fpu[512] |= 2, r->fpu[160 + dice_below(d, 128)] ^= (uint8_t)(1u << bit % 8); break;
+    default:
+        for (unsigned i = 0; i < DT_PAGE; i++)
+            r->mem[i] ^= (uint8_t)(1u << bit % 8);
+    }
+}
+
+/* The comparison itself under test. */
+static void check_sabotage(struct run *r, const struct dt_case *cases, unsigned n)
+{
+    static struct dt_result b[DT_BATCH];
+    struct dice d = {r->done};
+    const struct dt_result *a = r->a.finish(r->a.self);
+    memcpy(b, r->b.finish(r->b.self), n * sizeof *b);
+    for (unsigned i = 0; i < n; i++, r->done++) {
+        if (!dt_usable(&a[i]) || !dt_usable(&b[i]) || (!(a[i].fpu[512] & 2)))
+            continue;
+        bool odd = i & 1;
+        if (odd)
+            falsify(&d, &b[i]);
+        if (dt_compare(&cases[i], &a[i], &b[i], NULL) == odd) {
+            printf("case %llu: %s\n", (unsigned long long)cases[i].number,
+                   odd ? "falsified, not noticed" : "false alarm");
+            r->mismatches++;
+        }
+    }
+}
+
 static void check_batch(struct run *r, const struct dt_case *cases, unsigned n)
 {
     static struct dt_result keep_a[DT_BATCH], keep_b[DT_BATCH];
@@ -143,7 +180,10 @@ static void run_all(struct run *r)
             gen_case(r->cat, &o->gen, o->mode, next++, &cases[n]);
         r->a.start(r->a.self, cases, n);
         r->b.start(r->b.self, cases, n);
-        check_batch(r, cases, n);
+        if (o->sabotage)
+            check_sabotage(r, cases, n);
+        else
+            check_batch(r, cases, n);
     }
 }
 
@@ -158,6 +198,7 @@ static const char usage[] =
     "  --length N         at most N instructions a case (16)\n"
     "  --mismatches N     stop after N of them (10)\n"
     "  --self             the CPU against itself: checks the harness\n"
+    "  --sabotage         as --self, but every second result is falsified: succeeds if each is noticed\n"
     "  --coverage FILE    write the counts by mnemonic\n"
     "  --max-insns N --no-chain --evict-random N --force-exit N --tc BYTES    settings of the engine\n";
 
@@ -171,6 +212,7 @@ enum {
     O_LENGTH,
     O_MISMATCHES,
     O_SELF,
+    O_SABOTAGE,
     O_COVERAGE,
     O_MAX_INSNS,
     O_NO_CHAIN,
@@ -187,6 +229,7 @@ static const struct option longs[] = {{"mode", 1, NULL, O_MODE},
                                       {"length", 1, NULL, O_LENGTH},
                                       {"mismatches", 1, NULL, O_MISMATCHES},
                                       {"self", 0, NULL, O_SELF},
+                                      {"sabotage", 0, NULL, O_SABOTAGE},
                                       {"coverage", 1, NULL, O_COVERAGE},
                                       {"max-insns", 1, NULL, O_MAX_INSNS},
                                       {"no-chain", 0, NULL, O_NO_CHAIN},
@@ -218,6 +261,7 @@ static bool set_option(struct options *o, int opt, const char *arg)
     case O_LENGTH: o->gen.max_insns = (unsigned)v; return number && v >= 1 && v <= DT_MAX_INSNS;
     case O_MISMATCHES: o->max_mismatches = (unsigned)v; return number && v;
     case O_SELF: o->self = true; return true;
+    case O_SABOTAGE: o->self = o->sabotage = true; return true;
     case O_COVERAGE: o->coverage_file = arg; return true;
     case O_MAX_INSNS: o->vm.max_insns = (unsigned)v; return number;
     case O_NO_CHAIN: o->vm.no_chain = 1; return true;

@@ -52,6 +52,7 @@ void coverage_add(struct coverage *v, const struct dt_case *c, const struct dt_r
     for (int i = 0; i < c->n_insns; i++) {
         v->generated[c->insn[i].mnemonic]++;
         v->reached[c->insn[i].mnemonic] += at < 0 ? i == 0 : i <= at;
+        v->completed[c->insn[i].mnemonic] += i < at;
     }
     if (r->vector < 32)
         v->vectors[r->vector]++;
@@ -75,9 +76,10 @@ void coverage_print(FILE *f, const struct coverage *v, const struct catalog *cat
     for (unsigned m = 1; m <= ZYDIS_MNEMONIC_MAX_VALUE; m++)
         if (cat_has(cat, m) && !v->reached[m])
             fprintf(f, " %s", ZydisMnemonicGetString((ZydisMnemonic)m));
-    fprintf(f, "\nreached (times, of generated):\n");
+    fprintf(f, "\nmnemonic, completed, reached, generated:\n");
     for (unsigned m = 1; m <= ZYDIS_MNEMONIC_MAX_VALUE; m++)
         if (v->reached[m])
-            fprintf(f, "%-20s %8llu %8llu\n", ZydisMnemonicGetString((ZydisMnemonic)m),
-                    (unsigned long long)v->reached[m], (unsigned long long)v->generated[m]);
+            fprintf(f, "%-20s %8llu %8llu %8llu\n", ZydisMnemonicGetString((ZydisMnemonic)m),
+                    (unsigned long long)v->completed[m], (unsigned long long)v->reached[m],
+                    (unsigned long long)v->generated[m]);
 }
