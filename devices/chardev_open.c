@@ -377,7 +377,7 @@ static int parse_address(const struct opener *o, const struct params *p, union a
 static int tcp_socket(const struct opener *o, const struct params *p, int *out)
 {
     union address a;
-    socklen_t len;
+    socklen_t len = 0;
     int one = 1, err = parse_address(o, p, &a, &len);
     if (err)
         return err;
