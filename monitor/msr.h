@@ -12,7 +12,9 @@ enum msr_slot {
 #undef MSR
     MSR_SLOT_COUNT
 };
-struct msr_store { uint64_t val[MSR_SLOT_COUNT]; };
+struct msr_store {
+    uint64_t val[MSR_SLOT_COUNT];
+};
 
 struct vcpu;
 /* Values at RESET (init = false) or INIT, which keeps most (SDM 3A table 9-1). */

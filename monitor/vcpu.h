@@ -86,6 +86,8 @@ struct vcpu {
     const struct cpumodel *cpu; /* what CPUID offers */
     struct msr_store msr;
     uint64_t fpu_mask; /* XSAVE components kept in *xsave; 0: the host has FXSAVE only */
+    uint32_t mxcsr_mask; /* MXCSR bits that the host's CPU has */
+    bool fpu_opt;      /* the host has XSAVEOPT */
     /* An x87 state with the host's last instruction and operand addresses is about to be shown to the guest: put the guest's
      * in, or 0 where unknown. Values that are no host addresses stay. NULL: nothing is translated. nofpu. */
     void (*fpu_pointers)(struct vcpu *v, uint64_t *fip, uint64_t *fdp);
