@@ -51,7 +51,7 @@ def expected(path, is_qemu):
     lines, instead = [], None
     for line in read(path).splitlines():
         if line.startswith("#qemu:"):
-            instead = line[len("#qemu:"):].strip()
+            instead = line[len("#qemu: "):]
         elif not line.startswith("#"):
             lines.append(instead if instead is not None and is_qemu else line)
             instead = None

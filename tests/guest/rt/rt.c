@@ -171,6 +171,8 @@ void rt_init(void);
 void rt_reload_segments(void);
 void rt_init(void)
 {
+    outb(0x21, 0xff); /* the firmware left the timer running */
+    outb(0xa1, 0xff);
     build_gdt();
     load_gdt();
     rt_reload_segments();

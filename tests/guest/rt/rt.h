@@ -121,6 +121,11 @@ const char *rt_vector_name(word vec);
 #else
 #define AT "movl $771f, rt_at\n771: "
 #endif
+/* The same at ring 3; code that ends comes back as "int 80". */
+#define TRY_USER(name, ...)                                                                                            \
+    TRY(                                                                                                               \
+        name, void user_(void) { __VA_ARGS__; } rt_user(user_))
+#define TRY_USER_ASM(name, insns) TRY_USER(name, __asm__ volatile(AT insns : : : "memory", "cc", "eax", "ecx", "edx"))
 #define TRY_ASM(name, insns, ...) TRY(name, __asm__ volatile(AT insns : : __VA_ARGS__ : "memory", "cc"))
 
 /* ---- descriptors ---- */
