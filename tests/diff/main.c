@@ -17,7 +17,7 @@
 struct options {
     enum dt_mode mode;
     uint64_t cases, first;
-    bool forever, self, single, sabotage;
+    bool forever, self, single, sabotage, seed_given;
     unsigned max_mismatches;
     const char *coverage_file;
     struct gen_options gen;
@@ -255,7 +255,9 @@ static bool set_option(struct options *o, int opt, const char *arg)
     case O_MODE: o->mode = v == 64 ? DT_64 : v == 32 ? DT_32 : DT_16; return v == 64 || v == 32 || v == 16;
     case O_CASES: o->cases = v; return number;
     case O_FOREVER: o->forever = true; return true;
-    case O_SEED: o->gen.seed = number ? v : (uint64_t)time(NULL); return number || !strcmp(arg, "time");
+    case O_SEED:
+        o->gen.seed = number ? v : (uint64_t)time(NULL), o->seed_given = true;
+        return number || !strcmp(arg, "time");
     case O_CASE: o->first = v, o->cases = 1, o->single = true; return number;
     case O_MNEMONIC: o->gen.pick = mnemonic_by_name(arg); return o->gen.pick >= 0;
     case O_LENGTH: o->gen.max_insns = (unsigned)v; return number && v >= 1 && v <= DT_MAX_INSNS;
@@ -272,6 +274,20 @@ static bool set_option(struct options *o, int opt, const char *arg)
     }
 }
 
+/* ./check repeats the same cases, so that its result is the tree's and not the day's; RD_LONG=1 takes new ones, ten times as
+ * many, and RD_SEED=N those of that seed. */
+static void from_environment(struct options *o)
+{
+    const char *seed = getenv("RD_SEED"), *long_run = getenv("RD_LONG");
+    bool is_long = long_run && *long_run && strcmp(long_run, "0");
+    if (is_long) {
+        o->cases *= 10;
+        o->gen.seed = (uint64_t)time(NULL);
+    }
+    if (seed && *seed)
+        o->gen.seed = strtoull(seed, NULL, 0);
+}
+
 static int parse(struct options *o, int argc, char **argv)
 {
     *o = (struct options){
@@ -282,6 +298,8 @@ static int parse(struct options *o, int argc, char **argv)
             fputs(usage, stderr);
             return -1;
         }
+    if (!o->seed_given && !o->single)
+        from_environment(o);
     o->vm.seed = o->gen.seed;
     if (optind < argc)
         fputs(usage, stderr);

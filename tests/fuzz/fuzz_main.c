@@ -259,7 +259,8 @@ int main(int argc, char **argv)
     static const struct option longs[] = {{"seed", 1, NULL, O_SEED}, {"seconds", 1, NULL, O_SECONDS},
                                           {"runs", 1, NULL, O_RUNS}, {"case", 1, NULL, O_CASE},
                                           {"save", 1, NULL, O_SAVE}, {NULL, 0, NULL, 0}};
-    struct options o = {.seed = 1, .runs = UINT64_MAX / 2, .seconds = 60};
+    const char *seed = getenv("RD_SEED");
+    struct options o = {.seed = seed && *seed ? strtoull(seed, NULL, 0) : 1, .runs = UINT64_MAX / 2, .seconds = 60};
     int opt, bad = 0;
     while ((opt = getopt_long(argc, argv, "", longs, NULL)) != -1)
         switch (opt) {
