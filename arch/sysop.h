@@ -24,6 +24,7 @@ _Static_assert(sizeof(struct sys_op) == 8, "passed in a register");
 #define SYS_F_IMM 0x04u   /* v->op_imm holds an immediate (port, far pointer sel<<32... see sysop.def) */
 #define SYS_F_REX 0x08u   /* register bytes 4-7 are SPL..DIL, not AH..BH */
 #define SYS_F_LOCK 0x10u
+#define SYS_F_END 0x80u /* the block ends here: the run loop takes over after it whatever happens */
 
 enum sys_opcode {
 #define SYSOP(name, comment) SYS_OP_##name,

@@ -135,7 +135,7 @@ static uint64_t entry_to_physical(const struct boot_elf *e)
 
 int boot_elf_parse(struct boot *b, struct boot_elf *e)
 {
-    struct phdrs ph;
+    struct phdrs ph = {0};
     *e = (struct boot_elf){.lo = UINT64_MAX};
     int r = parse_header(b, e, &ph);
     for (unsigned i = 0; !r && i < ph.count; i++) {

@@ -79,6 +79,11 @@ void vcpu_inject(struct vcpu *v, uint8_t vector);
 void vcpu_request_intr_window(struct vcpu *v, bool on);
 void vcpu_reset(struct vcpu *v);
 
+/* The signal that vcpu_kick sends to the vCPU's thread; a timer may send it itself (timer_create, SIGEV_THREAD_ID). */
+int vcpu_kick_signal(void);
+/* The CPU model, to be completed (hypervisor leaves, TSC frequency) before the first run: monitor/cpumodel.h. */
+struct cpumodel *vm_cpumodel(struct vm *vm);
+
 /* State. Reads and writes are of the whole; writing recomputes what depends on it and flushes what must be. */
 void vcpu_get_state(struct vcpu *v, struct cpu *out);
 int vcpu_set_state(struct vcpu *v, const struct cpu *in);

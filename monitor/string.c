@@ -9,6 +9,7 @@
  * the instruction after a run with SYS_RESTART.
  */
 #include "monitor/sysfn_int.h"
+#include "monitor/vm_int.h"
 
 struct str {
     struct vcpu *v;
@@ -423,7 +424,7 @@ static void zero_count(struct cpu *c, struct sys_op op)
 /* Between two runs: does something have to happen before the next? (TF and data breakpoints: after each iteration.) */
 static bool must_stop(const struct vcpu *v)
 {
-    return __atomic_load_n(&v->event_pending, __ATOMIC_RELAXED) || v->dr6_pending || (v->c.eflags_sys & EFLAGS_TF);
+    return vcpu_deliverable(v) || v->dr6_pending || (v->c.eflags_sys & EFLAGS_TF);
 }
 
 int sys_string(struct vcpu *v, struct sys_op op)

@@ -1,0 +1,73 @@
+/* codecache/cc_int.h - private to codecache/.
+ *
+ * CC-1  A live block is in the hash table, in the list of each guest page it was made from, and in its sector's array.
+ * CC-2  A dead block is in its sector's array only, has no links in or out, and nothing jumps to it.
+ * CC-3  An exit is either unlinked (its jump goes to its stub) or linked (its jump goes to the target's hot_pc, or to its own
+ *       jump-cache stub) and then is in the target's list of incoming links. Kicked blocks break this until cc_unkick.
+ * CC-4  Only a link to another guest page that does not go through the jump cache is in the cross list.
+ * CC-5  Within a sector, hot and cold code of blocks lie in order of commitment, without overlap.
+ * CC-6  Linked blocks have the same mode and CS base.
+ */
+#ifndef CODECACHE_CC_INT_H
+#define CODECACHE_CC_INT_H
+#include "base/check.h"
+#include "codecache/codecache.h"
+
+#define CC_HASH_BITS 16
+#define CC_PAGE_BITS 14
+#define CC_GLUE_BYTES 16384u
+#define CC_MAX_KICKED 8
+
+struct cc_link {
+    struct cc_block *from, *to;
+    bool via_jc, cross;
+    struct cc_link *in_next, **in_prev;       /* list of to's incoming links */
+    struct cc_link *cross_next, **cross_prev; /* list of unchecked links across pages */
+};
+struct cc_links {
+    struct cc_link out[2];
+    struct cc_link *in;
+};
+struct cc_sector {
+    uint64_t pc;            /* executable address */
+    uint32_t hot, cold;     /* used bytes of each half */
+    struct cc_block **block;
+    unsigned n, cap;
+};
+struct cc_kicked {
+    struct cc_block *b;
+    uint8_t ij_bytes[5];
+};
+struct codecache {
+    uint8_t *w;        /* writable mapping */
+    uint64_t x;        /* executable mapping */
+    size_t bytes;      /* of both */
+    uint32_t sector_bytes;
+    unsigned n_sectors, cur;
+    struct cc_sector *sector;
+    struct stats *stats;
+    struct cc_block *hash[1u << CC_HASH_BITS];
+    struct cc_block *page[1u << CC_PAGE_BITS];
+    struct cc_link *cross;
+    struct cc_kicked kicked[CC_MAX_KICKED];
+    unsigned n_kicked;
+    void (*dropped)(void *opaque, struct cc_block *b);
+    void *opaque;
+};
+
+static inline unsigned cc_hash(const struct cc_key *k)
+{
+    uint64_t h = (k->phys ^ k->rip << 7 ^ (uint64_t)k->mode << 20 ^ k->cs_base << 3) * 0x9e3779b97f4a7c15ull;
+    return (unsigned)(h >> (64 - CC_HASH_BITS));
+}
+static inline unsigned cc_page_hash(uint64_t phys)
+{
+    return (unsigned)((phys >> 12) * 0x9e3779b97f4a7c15ull >> (64 - CC_PAGE_BITS));
+}
+
+/* cc_link.c */
+void cc_unlink(struct codecache *cc, struct cc_link *l);
+void cc_unlink_all(struct codecache *cc, struct cc_block *b);
+/* cc_table.c */
+void cc_kill(struct codecache *cc, struct cc_block *b);
+#endif

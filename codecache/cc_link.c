@@ -1,0 +1,118 @@
+/* codecache/cc_link.c - direct jumps between blocks: patching, undoing, and the temporary undoing of a kick. nofpu. */
+#include "codecache/cc_int.h"
+
+static void poke32(uint8_t *p, uint32_t v)
+{
+    p[0] = (uint8_t)v, p[1] = (uint8_t)(v >> 8), p[2] = (uint8_t)(v >> 16), p[3] = (uint8_t)(v >> 24);
+}
+
+static void aim(struct codecache *cc, const struct ccf_exit *e, uint32_t target)
+{
+    uint64_t at = (uint64_t)e->jmp_pc + e->rel_at;
+    poke32(cc_writable(cc, at), (uint32_t)(target - (at + 4)));
+}
+
+static unsigned index_of(const struct cc_link *l) { return (unsigned)(l - l->from->links->out); }
+static const struct ccf_exit *exit_of(const struct cc_link *l) { return &l->from->d.exit[index_of(l)]; }
+static uint32_t goal(const struct cc_link *l) { return l->via_jc ? exit_of(l)->jc_pc : l->to->d.hot_pc; }
+
+void cc_link(struct codecache *cc, struct cc_block *from, unsigned i, struct cc_block *to, bool via_jc)
+{
+    struct cc_link *l = &from->links->out[i];
+    ASSERT(i < from->d.n_exits && !from->dead && !to->dead);
+    ASSERT(from->key.mode == to->key.mode && from->key.cs_base == to->key.cs_base);
+    if (l->to)
+        cc_unlink(cc, l);
+    l->from = from;
+    l->to = to;
+    l->via_jc = via_jc;
+    l->in_next = to->links->in;
+    l->in_prev = &to->links->in;
+    if (l->in_next)
+        l->in_next->in_prev = &l->in_next;
+    to->links->in = l;
+    l->cross = from->d.exit[i].cross_page && !via_jc;
+    if (l->cross) {
+        l->cross_next = cc->cross;
+        l->cross_prev = &cc->cross;
+        if (l->cross_next)
+            l->cross_next->cross_prev = &l->cross_next;
+        cc->cross = l;
+    }
+    aim(cc, exit_of(l), goal(l));
+    cc->stats->chain_links++;
+}
+
+void cc_unlink(struct codecache *cc, struct cc_link *l)
+{
+    if (!l->to)
+        return;
+    aim(cc, exit_of(l), exit_of(l)->stub_pc);
+    *l->in_prev = l->in_next;
+    if (l->in_next)
+        l->in_next->in_prev = l->in_prev;
+    if (l->cross) {
+        *l->cross_prev = l->cross_next;
+        if (l->cross_next)
+            l->cross_next->cross_prev = l->cross_prev;
+    }
+    l->to = NULL;
+    l->cross = false;
+    cc->stats->chain_unlinks++;
+}
+
+void cc_unlink_all(struct codecache *cc, struct cc_block *b)
+{
+    for (unsigned i = 0; i < b->d.n_exits; i++)
+        cc_unlink(cc, &b->links->out[i]);
+    while (b->links->in)
+        cc_unlink(cc, b->links->in);
+}
+
+void cc_unlink_cross(struct codecache *cc, uint64_t page_lin)
+{
+    for (struct cc_link *l = cc->cross, *next; l; l = next) {
+        next = l->cross_next;
+        uint64_t target = l->to->key.rip + l->to->key.cs_base;
+        if (page_lin == ~0ull || (target ^ page_lin) >> 12 == 0)
+            cc_unlink(cc, l);
+    }
+}
+
+uint64_t cc_kick(struct codecache *cc, struct cc_block *b, uint64_t pc)
+{
+    for (unsigned i = 0; i < cc->n_kicked; i++)
+        if (cc->kicked[i].b == b)
+            return pc;
+    if (cc->n_kicked == CC_MAX_KICKED)
+        return pc;
+    struct cc_kicked *k = &cc->kicked[cc->n_kicked++];
+    k->b = b;
+    for (unsigned i = 0; i < b->d.n_exits; i++)
+        if (b->links->out[i].to)
+            aim(cc, &b->d.exit[i], b->d.exit[i].stub_pc);
+    if (!b->d.ij_pc)
+        return pc;
+    uint8_t *p = cc_writable(cc, b->d.ij_pc);
+    for (unsigned i = 0; i < 5; i++)
+        k->ij_bytes[i] = p[i];
+    p[0] = 0xe9;
+    poke32(p + 1, b->d.ij_miss_pc - (b->d.ij_pc + 5));
+    return pc > b->d.ij_pc && pc < b->d.ij_end ? b->d.ij_pc : pc;
+}
+
+void cc_unkick(struct codecache *cc)
+{
+    for (unsigned n = 0; n < cc->n_kicked; n++) {
+        struct cc_kicked *k = &cc->kicked[n];
+        for (unsigned i = 0; i < k->b->d.n_exits; i++)
+            if (k->b->links->out[i].to)
+                aim(cc, &k->b->d.exit[i], goal(&k->b->links->out[i]));
+        if (k->b->d.ij_pc) {
+            uint8_t *p = cc_writable(cc, k->b->d.ij_pc);
+            for (unsigned i = 0; i < 5; i++)
+                p[i] = k->ij_bytes[i];
+        }
+    }
+    cc->n_kicked = 0;
+}

@@ -1,0 +1,54 @@
+/* codecache/cc_verify.c - the invariants of cc_int.h, walked. */
+#include "codecache/cc_int.h"
+
+static uint32_t aimed_at(const struct codecache *cc, const struct ccf_exit *e)
+{
+    const uint8_t *p = cc_writable(cc, (uint64_t)e->jmp_pc + e->rel_at);
+    uint32_t rel = (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
+    return e->jmp_pc + e->rel_at + 4 + rel;
+}
+
+static bool in_list(const struct cc_link *head, const struct cc_link *l)
+{
+    while (head && head != l)
+        head = head->in_next;
+    return head;
+}
+
+static void verify_block(const struct codecache *cc, struct cc_block *b)
+{
+    if (b->dead) {
+        CHECK(!b->links->in && !b->links->out[0].to && !b->links->out[1].to); /* CC-2 */
+        return;
+    }
+    CHECK(cc_lookup((struct codecache *)cc, &b->key)); /* CC-1 */
+    CHECK(cc_page_has_code(cc, b->key.phys));
+    for (unsigned i = 0; i < b->d.n_exits; i++) { /* CC-3, CC-4, CC-6 */
+        const struct cc_link *l = &b->links->out[i];
+        const struct ccf_exit *e = &b->d.exit[i];
+        if (!l->to) {
+            CHECK(aimed_at(cc, e) == e->stub_pc);
+            continue;
+        }
+        CHECK(!l->to->dead && in_list(l->to->links->in, l));
+        CHECK(aimed_at(cc, e) == (l->via_jc ? e->jc_pc : l->to->d.hot_pc));
+        CHECK(l->cross == (e->cross_page && !l->via_jc));
+        CHECK(l->to->key.mode == b->key.mode && l->to->key.cs_base == b->key.cs_base);
+        CHECK(l->to->key.rip == e->target);
+    }
+}
+
+void cc_verify(const struct codecache *cc)
+{
+    CHECK(cc->n_kicked == 0);
+    for (unsigned s = 0; s < cc->n_sectors; s++) {
+        uint64_t hot = cc->sector[s].pc, cold = hot + cc->sector_bytes / 2;
+        for (unsigned i = 0; i < cc->sector[s].n; i++) {
+            struct cc_block *b = cc->sector[s].block[i];
+            CHECK(b->d.entry_indirect_pc >= hot && b->d.cold_pc >= cold); /* CC-5 */
+            hot = (uint64_t)b->d.hot_pc + b->d.hot_bytes;
+            cold = (uint64_t)b->d.cold_pc + b->d.cold_bytes;
+            verify_block(cc, b);
+        }
+    }
+}

@@ -1,0 +1,33 @@
+/* codecache/ccf.h - what the code cache needs to know of a compiled code fragment; the translator fills it in. */
+#ifndef CODECACHE_CCF_H
+#define CODECACHE_CCF_H
+#include <stdbool.h>
+#include <stdint.h>
+
+/* A direct exit: a jump whose rel32 can be linked to another block. */
+struct ccf_exit {
+    uint64_t target;  /* guest RIP */
+    uint32_t jmp_pc;  /* host pc of the jump instruction */
+    uint32_t stub_pc; /* where it goes unlinked */
+    uint32_t jc_pc;   /* look-up through the jump cache: where it goes when linked across pages that may be remapped */
+    uint32_t jc_end;  /* end of that stub */
+    uint8_t rel_at;   /* offset of rel32 in the jump: 1 (jmp) or 2 (jcc) */
+    bool cross_page;  /* target is on another guest page than the block */
+};
+/* Where guest state can be recovered: host pc of a faulting instruction or return address of a call to glue. */
+struct ccf_point {
+    uint32_t pc;
+    uint16_t guest_off; /* instruction = rip + guest_off */
+    uint16_t spilled;   /* registers whose guest value is in cpu.spill[] */
+};
+struct ccf_desc {
+    unsigned tu_bytes, n_insns;
+    uint32_t hot_pc, hot_bytes, cold_pc, cold_bytes;
+    uint32_t entry_indirect_pc; /* entry for the jump cache: scratch registers still spilled; the code starts here */
+    struct ccf_exit exit[2];
+    unsigned n_exits, n_points;
+    uint32_t ij_pc, ij_end, ij_miss_pc; /* inline indirect look-up: [ij_pc, ij_end) may be redirected to ij_miss_pc; 0 = none */
+    int16_t rsp_undo;                   /* what a branch that ends the block added to the stack pointer */
+    uint16_t last_off;                  /* guest offset of the last instruction */
+};
+#endif

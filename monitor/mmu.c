@@ -1,0 +1,116 @@
+/* monitor/mmu.c - what hangs on guest translations in the monitor: fetch TLB, jump caches, page-crossing links, code pages.
+ * nofpu. */
+#include "monitor/vm_int.h"
+
+static struct itlb_entry *itlb_slot(struct vcpu *v, uint64_t lin) { return &v->priv->itlb[lin >> 12 & ((1u << ITLB_BITS) - 1)]; }
+
+/* Translates an instruction fetch; remembers it until the guest flushes. 0 or SYS_FAULT. */
+int vcpu_fetch(struct vcpu *v, uint64_t lin, uint64_t *gpa, uint8_t **host, bool *global)
+{
+    struct itlb_entry *t = itlb_slot(v, lin);
+    bool user = v->c.cpl == 3;
+    if (t->lin != (lin & PAGE_MASK) || t->user != user) {
+        uint64_t g;
+        uint8_t *h;
+        bool gl;
+        int err = mem_fetch_page(v, lin, &g, &h, &gl);
+        if (err)
+            return err;
+        *t = (struct itlb_entry){lin & PAGE_MASK, g & PAGE_MASK, h ? h - (g & 0xfff) : NULL, gl, user};
+    }
+    *gpa = t->gpa | (lin & 0xfff);
+    *host = t->host ? t->host + (lin & 0xfff) : NULL;
+    *global = t->global;
+    return 0;
+}
+
+static void flush_jc(struct vcpu *v, unsigned i)
+{
+    if (v->priv->jc_used[i])
+        jc_flush(&v->jc[i]);
+    v->priv->jc_used[i] = false;
+}
+
+/* The jump cache of the current privilege holds blocks of the current key and CS base only. */
+void vcpu_jc_check(struct vcpu *v)
+{
+    unsigned i = v->c.cpl == 3;
+    struct vcpu_priv *p = v->priv;
+    if (p->jc_key[i] == v->c.key && p->jc_cs_base[i] == v->c.seg[S_CS].base)
+        return;
+    flush_jc(v, i);
+    p->jc_key[i] = v->c.key;
+    p->jc_cs_base[i] = v->c.seg[S_CS].base;
+}
+
+void vcpu_mmu_flush(struct vcpu *v, enum mmu_flush what)
+{
+    v->stats->tlb_flushes++;
+    for (unsigned i = 0; i < 2; i++) {
+        if (what == MMU_FLUSH_ALL)
+            softtlb_flush_all(&v->tlb[i]);
+        else
+            softtlb_flush_nonglobal(&v->tlb[i]);
+        flush_jc(v, i);
+    }
+    for (unsigned i = 0; i < 1u << ITLB_BITS; i++)
+        if (what == MMU_FLUSH_ALL || !v->priv->itlb[i].global)
+            v->priv->itlb[i].lin = ~0ull;
+    if (what == MMU_FLUSH_ALL)
+        cc_unlink_cross(v->priv->cc, ~0ull);
+}
+
+void vcpu_mmu_invlpg(struct vcpu *v, uint64_t lin)
+{
+    softtlb_flush_page(&v->tlb[0], lin);
+    softtlb_flush_page(&v->tlb[1], lin);
+    /* A large page is one translation to the guest, many entries here. */
+    for (unsigned i = 0; i < 1u << ITLB_BITS; i++)
+        if ((v->priv->itlb[i].lin ^ lin) >> 22 == 0)
+            v->priv->itlb[i].lin = ~0ull;
+    flush_jc(v, 0);
+    flush_jc(v, 1);
+    cc_unlink_cross(v->priv->cc, lin);
+}
+
+/* Code was translated from this page: nobody may write to it unnoticed from now on. */
+void vcpu_mark_code(struct vcpu *v, uint64_t gpa)
+{
+    uint8_t *f = gpmem_page_flags(v->mem, gpa);
+    if (!f || (*f & GP_CODE))
+        return;
+    *f |= GP_CODE;
+    softtlb_protect_gpa(&v->tlb[0], gpa);
+    softtlb_protect_gpa(&v->tlb[1], gpa);
+}
+
+static void code_written(struct vcpu *v, uint64_t gpa, uint64_t bytes)
+{
+    uint8_t *f = gpmem_page_flags(v->mem, gpa);
+    if (!f || !(*f & GP_CODE))
+        return;
+    v->priv->invalidated += cc_invalidate(v->priv->cc, gpa, bytes);
+    if (!cc_page_has_code(v->priv->cc, gpa))
+        *f &= (uint8_t)~GP_CODE;
+}
+
+void vcpu_trace_write(struct vcpu *v, uint64_t gpa, unsigned bytes) { code_written(v, gpa, bytes); }
+
+void vcpu_dma_hook(void *opaque, uint64_t gpa, size_t bytes)
+{
+    struct vm *vm = opaque;
+    if (vm->vcpu)
+        code_written(vm->vcpu, gpa, bytes);
+}
+
+/* A block dies: the jump caches must not lead to it. */
+void vcpu_drop_block(void *opaque, struct cc_block *b)
+{
+    struct vcpu *v = opaque;
+    jc_drop(&v->jc[0], b->key.rip);
+    jc_drop(&v->jc[1], b->key.rip);
+    if (v->priv->link_from == b)
+        v->priv->link_from = NULL;
+    if (v->priv->enter_block == b)
+        v->priv->enter_block = NULL;
+}

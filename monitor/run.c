@@ -1,0 +1,370 @@
+/* monitor/run.c - the run loop: enters the TC, looks at why it came back, delivers events. nofpu: going round this loop to chain
+ * two blocks must not cost the guest's FPU state a round trip.
+ *
+ *   vcpu_run: events -> block (block.c) -> enter (glue) -> tc_exit reason -> events ...
+ *
+ * Everything that leaves to C that may use the FPU (translation, callbacks, the embedder) goes through fpu_leave.
+ */
+#include "base/check.h"
+#include "monitor/vm_int.h"
+
+/* What one step of the loop says. */
+enum step { STEP_GO_ON, STEP_OUT };
+
+static uint64_t enter(struct vcpu *v, struct cc_block *b)
+{
+    struct vcpu_priv *p = v->priv;
+    const struct xl_entry *e = b->key.mode & CPU_KEY_CODE64 ? &p->enter64 : &p->enter32;
+    uint64_t (*go)(uint64_t) = (uint64_t(*)(uint64_t))(uintptr_t)e->enter;
+    v->stats->tc_entries++;
+    p->invalidated = 0;
+    p->enter_block = b;
+    fpu_enter(v);
+    __atomic_store_n(&v->in_tc, 1, __ATOMIC_SEQ_CST);
+    uint64_t code = TC_EXIT_DISPATCH;
+    /* A kick from here on finds in_tc set and undoes the exits of enter_block. */
+    if (!vcpu_deliverable(v) || (b->key.mode & (CPU_KEY_STEP | CPU_KEY_CAREFUL)))
+        code = go(b->d.hot_pc);
+    __atomic_store_n(&v->in_tc, 0, __ATOMIC_SEQ_CST);
+    cc_unkick(p->cc);
+    return code;
+}
+
+/* Delivers v->fault as an exception at c.rip. */
+static enum step raise_fault(struct vcpu *v)
+{
+    struct guest_fault f = v->fault;
+    v->c.shadow = 0;
+    return exc_deliver(v, EXC_FAULT, &f) == SYS_EXIT ? STEP_OUT : STEP_GO_ON;
+}
+
+static enum step error_step(struct vcpu *v, int err) { return err == SYS_FAULT ? raise_fault(v) : STEP_OUT; }
+
+/* The block came to a direct exit: remember it, so that it can be chained once the target is known. */
+static void took_exit(struct vcpu *v)
+{
+    struct vcpu_priv *p = v->priv;
+    struct cc_block *b = cc_find(p->cc, v->link_pc);
+    CHECK(b);
+    int i = cc_exit_index(b, (uint32_t)v->link_pc);
+    CHECK(i >= 0);
+    v->c.rip = b->d.exit[i].target;
+    if (!b->dead) {
+        p->link_from = b;
+        p->link_index = i;
+    }
+}
+
+/* An indirect branch missed the jump cache. A target that no branch may have faults at the branch (SDM 2A JMP, CALL, RET). */
+static enum step took_indirect(struct vcpu *v)
+{
+    struct cpu *c = &v->c;
+    bool bad = cpu_code64(c) ? !x86_is_canonical(c->rip) : c->rip > c->seg[S_CS].limit;
+    if (!bad || v->cpu->amd) {
+        v->priv->want_jc = true;
+        return STEP_GO_ON;
+    }
+    struct cc_block *b = cc_find(v->priv->cc, v->link_pc);
+    CHECK(b);
+    c->rip = b->key.rip + b->d.last_off;
+    uint64_t sp = c->gpr[R_RSP] - (uint64_t)(int64_t)b->d.rsp_undo;
+    if (cpu_code64(c))
+        c->gpr[R_RSP] = sp;
+    else if (c->seg[S_SS].attr & SEG_DB)
+        c->gpr[R_RSP] = (uint32_t)sp;
+    else
+        c->gpr[R_RSP] = (c->gpr[R_RSP] & ~0xffffull) | (sp & 0xffff);
+    sys_fault_err(v, EXC_GP, 0);
+    return raise_fault(v);
+}
+
+static enum step host_fault(struct vcpu *v)
+{
+    struct vcpu_priv *p = v->priv;
+    struct cc_block *b = tc_recover(v, p->fault_pc);
+    v->stats->host_faults++;
+    if (!b || p->fault_trap < 0) {
+        fpu_leave(v);
+        vcpu_report(v, "a fault in translated code that no guest instruction explains");
+        return STEP_OUT;
+    }
+    switch (p->fault_trap) {
+    case EXC_GP:
+    case EXC_SS: sys_fault_err(v, EXC_GP, 0); break;
+    case EXC_AC: sys_fault_err(v, EXC_AC, 0); break;
+    default: sys_fault(v, (uint8_t)p->fault_trap); break;
+    }
+    if (p->fault_trap == EXC_XM && !(v->c.cr4 & CR4_OSXMMEXCPT))
+        sys_fault(v, EXC_UD);
+    return raise_fault(v);
+}
+
+static void chain(struct vcpu *v, struct cc_block *b, bool global)
+{
+    struct vcpu_priv *p = v->priv;
+    struct cc_block *from = p->link_from;
+    bool chaining = !v->vm->cfg.no_chain && !(b->key.mode & (CPU_KEY_STEP | CPU_KEY_CAREFUL)) && b->phys2 == ~0ull;
+    p->link_from = NULL;
+    if (from && chaining && !from->dead && from->key.mode == b->key.mode && from->key.cs_base == b->key.cs_base &&
+        from->d.exit[p->link_index].target == b->key.rip) {
+        bool via_jc = from->d.exit[p->link_index].cross_page && !global;
+        cc_link(p->cc, from, (unsigned)p->link_index, b, via_jc);
+        p->want_jc |= via_jc;
+    }
+    if (p->want_jc && chaining) {
+        unsigned i = v->c.cpl == 3;
+        jc_fill(&v->jc[i], b->key.rip, b->d.entry_indirect_pc);
+        p->jc_used[i] = true;
+        v->stats->indirect_fills++;
+    }
+    p->want_jc = false;
+}
+
+static bool page_global(struct vcpu *v, const struct cc_block *b)
+{
+    uint64_t gpa;
+    uint8_t *host;
+    bool global;
+    return !vcpu_fetch(v, b->key.rip + b->key.cs_base, &gpa, &host, &global) && global;
+}
+
+/* Finds, chains and enters the block at rip. Returns the tc_exit code, or -1 with *err. */
+static int run_block(struct vcpu *v, uint32_t mode, int *err)
+{
+    struct vcpu_priv *p = v->priv;
+    vcpu_jc_check(v);
+    struct cc_block *b = vcpu_block(v, mode, err);
+    if (!b) {
+        p->link_from = NULL;
+        p->want_jc = false;
+        return -1;
+    }
+    if (p->link_from || p->want_jc)
+        chain(v, b, page_global(v, b));
+    return (int)enter(v, b);
+}
+
+static enum step careful(struct vcpu *v);
+
+static enum step after_tc(struct vcpu *v, int code)
+{
+    switch (code) {
+    case TC_EXIT_LINK: took_exit(v); return STEP_GO_ON;
+    case TC_EXIT_INDIRECT: return took_indirect(v);
+    case TC_EXIT_DISPATCH:
+    case TC_EXIT_RESTART: return STEP_GO_ON;
+    case TC_EXIT_HOSTFAULT: return host_fault(v);
+    case TC_EXIT_FAULT: return raise_fault(v);
+    case TC_EXIT_CAREFUL: return careful(v);
+    default: return STEP_OUT;
+    }
+}
+
+/* A site that keeps needing care becomes a callout in its block. */
+static void note_hot_site(struct vcpu *v)
+{
+    uint64_t gpa, lin = v->c.rip + (cpu_code64(&v->c) ? 0 : v->c.seg[S_CS].base);
+    uint8_t *host;
+    bool global;
+    if (vcpu_fetch(v, lin, &gpa, &host, &global))
+        return;
+    struct hot_site *h = vcpu_hot_site(v, gpa);
+    if (h->phys != gpa)
+        *h = (struct hot_site){gpa, 0};
+    if (++h->count == HOT_SITE_LIMIT)
+        cc_invalidate(v->priv->cc, gpa, 1);
+}
+
+/* Runs the one instruction at rip with its memory sites as callouts. */
+static enum step careful(struct vcpu *v)
+{
+    int err;
+    struct vcpu_priv *p = v->priv;
+    uint32_t mode = v->c.key | CPU_KEY_CAREFUL;
+    note_hot_site(v);
+    p->link_from = NULL;
+    p->want_jc = false;
+    p->deferred_out = false;
+    struct cc_block *b = vcpu_block(v, mode, &err);
+    if (!b)
+        return error_step(v, err);
+    int code = (int)enter(v, b);
+    if (code == TC_EXIT_CAREFUL) {
+        fpu_leave(v);
+        vcpu_report(v, "a careful block asked for care");
+        return STEP_OUT;
+    }
+    enum step s = after_tc(v, code);
+    p->link_from = NULL; /* careful blocks are not chained */
+    p->want_jc = false;
+    if (p->deferred_out) {
+        p->deferred_out = false;
+        return STEP_OUT;
+    }
+    return s;
+}
+
+/* ---- debugging: TF, DR0-DR3 execution breakpoints ---- */
+
+/* DR6 bits of the execution breakpoints at rip. */
+static uint32_t exec_breakpoints(const struct vcpu *v)
+{
+    const struct cpu *c = &v->c;
+    uint64_t lin = c->rip + (cpu_code64(c) ? 0 : c->seg[S_CS].base);
+    uint32_t hit = 0;
+    if (!(c->dr[7] & 0xff) || (c->eflags_sys & EFLAGS_RF))
+        return 0;
+    for (unsigned i = 0; i < 4; i++)
+        if ((c->dr[7] >> (2 * i) & 3) && !(c->dr[7] >> (16 + 4 * i) & 3) && c->dr[i] == lin)
+            hit |= 1u << i;
+    return hit;
+}
+
+static enum step debug_trap(struct vcpu *v, uint32_t dr6)
+{
+    struct guest_fault f = {.vector = EXC_DB, .dr6 = dr6};
+    return exc_deliver(v, EXC_TRAP, &f) == SYS_EXIT ? STEP_OUT : STEP_GO_ON;
+}
+
+/* One instruction, with everything that happens around an instruction. */
+static enum step single_step(struct vcpu *v)
+{
+    struct cpu *c = &v->c;
+    uint8_t shadow = c->shadow;
+    bool tf = c->eflags_sys & EFLAGS_TF;
+    uint32_t hit = shadow == 2 ? 0 : exec_breakpoints(v);
+    if (hit) {
+        v->fault = (struct guest_fault){.vector = EXC_DB, .dr6 = hit};
+        return raise_fault(v);
+    }
+    c->shadow = 0;
+    uint64_t before = v->stats->exceptions;
+    v->dr6_pending = 0;
+    int err;
+    int code = run_block(v, c->key | CPU_KEY_STEP, &err);
+    enum step s = code < 0 ? error_step(v, err) : after_tc(v, code);
+    v->priv->link_from = NULL;
+    v->priv->want_jc = false;
+    if (s == STEP_OUT || v->stats->exceptions != before)
+        return s;
+    if (code != TC_EXIT_RESTART)
+        c->eflags_sys &= ~EFLAGS_RF;
+    uint32_t dr6 = v->dr6_pending | (tf ? 1u << 14 : 0);
+    v->dr6_pending = 0;
+    /* MOV SS and POP SS put a debug trap off until the next instruction is done. */
+    if (dr6 && c->shadow != 2)
+        return debug_trap(v, dr6);
+    return s;
+}
+
+/* ---- events between instructions ---- */
+
+static enum step deliver_interrupt(struct vcpu *v, int vector)
+{
+    struct guest_fault f = {.vector = (uint8_t)vector};
+    v->halted = false;
+    v->stats->interrupts++;
+    return exc_deliver(v, EXC_INTERRUPT, &f) == SYS_EXIT ? STEP_OUT : STEP_GO_ON;
+}
+
+static enum step deliver_nmi(struct vcpu *v)
+{
+    struct guest_fault f = {.vector = EXC_NMI};
+    v->halted = false;
+    v->nmi_pending = false;
+    vcpu_clear_event(v, EV_NMI);
+    v->nmi_blocked = true;
+    return exc_deliver(v, EXC_INTERRUPT, &f) == SYS_EXIT ? STEP_OUT : STEP_GO_ON;
+}
+
+static int acknowledge(struct vcpu *v)
+{
+    if (v->priv->inject_vector >= 0) {
+        int vector = v->priv->inject_vector;
+        v->priv->inject_vector = -1;
+        vcpu_clear_event(v, EV_INJECT);
+        return vector;
+    }
+    if (!(v->event_pending & EV_INTR) || !v->ops || !v->ops->intr_ack)
+        return -1;
+    fpu_leave(v);
+    return v->ops->intr_ack(v->opaque);
+}
+
+static enum step out(struct vcpu *v, enum vm_exit_reason why)
+{
+    v->exit.reason = why;
+    return STEP_OUT;
+}
+
+/* Something may be deliverable. */
+static enum step events(struct vcpu *v)
+{
+    uint32_t ev = __atomic_load_n(&v->event_pending, __ATOMIC_SEQ_CST);
+    if (ev & EV_KICK) {
+        vcpu_clear_event(v, EV_KICK);
+        v->stats->kicks++;
+        return out(v, VM_EXIT_KICK);
+    }
+    if ((ev & EV_NMI) && !v->nmi_blocked)
+        return deliver_nmi(v);
+    if (!v->c.if_flag)
+        return STEP_GO_ON;
+    if (ev & EV_WINDOW) {
+        vcpu_clear_event(v, EV_WINDOW);
+        return out(v, VM_EXIT_INTR_WINDOW);
+    }
+    if (!(ev & (EV_INTR | EV_INJECT)))
+        return STEP_GO_ON;
+    int vector = acknowledge(v);
+    if (vector < 0) { /* gone again: the pin's owner lowers it, or has; do not ask for ever */
+        vcpu_clear_event(v, EV_INTR);
+        return STEP_GO_ON;
+    }
+    return deliver_interrupt(v, vector);
+}
+
+static enum step step(struct vcpu *v)
+{
+    struct vcpu_priv *p = v->priv;
+    if (v->c.shadow)
+        return single_step(v);
+    if (vcpu_deliverable(v)) {
+        p->link_from = NULL;
+        p->want_jc = false;
+        return events(v);
+    }
+    if (v->halted)
+        return out(v, VM_EXIT_HLT);
+    if (v->c.key & CPU_KEY_STEP)
+        return single_step(v);
+    int err;
+    int code = run_block(v, v->c.key, &err);
+    return code < 0 ? error_step(v, err) : after_tc(v, code);
+}
+
+enum vm_exit_reason vcpu_run(struct vcpu *v)
+{
+    vcpu_complete_io(v);
+    v->exit.reason = VM_EXIT_NONE;
+    if (v->shutdown) {
+        v->exit.reason = VM_EXIT_SHUTDOWN;
+        return VM_EXIT_SHUTDOWN;
+    }
+    if (hostsig_thread_enter(v)) {
+        v->exit.reason = VM_EXIT_INTERNAL;
+        return VM_EXIT_INTERNAL;
+    }
+    v->priv->link_from = NULL;
+    v->priv->want_jc = false;
+    while (step(v) == STEP_GO_ON)
+        ;
+    fpu_leave(v);
+    hostsig_thread_leave(v);
+    v->stats->exits++;
+    if (v->exit.reason == VM_EXIT_HLT)
+        v->halted = true;
+    if (v->exit.reason == VM_EXIT_SHUTDOWN)
+        v->shutdown = true;
+    return v->exit.reason;
+}

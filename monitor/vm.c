@@ -1,0 +1,289 @@
+/* monitor/vm.c - the embedding API but for the run loop: creation, memory, state, events. Not nofpu. */
+#define _GNU_SOURCE
+#include "base/check.h"
+#include "base/err.h"
+#include "monitor/vm_int.h"
+#include "shadowmmu/ptwalk.h"
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define DEFAULT_TC_BYTES (64u << 20)
+#define MAX_RAM (64ull << 40)
+
+_Static_assert(offsetof(struct vcpu, c) == 0, "generated code addresses struct cpu at the block's start");
+
+/* The vCPU block lives where a disp32 reaches it, away from the TC's range. */
+static struct vcpu *map_vcpu(void)
+{
+    size_t bytes = (sizeof(struct vcpu) + 4095) & ~4095ul;
+    uint64_t seed = 0;
+    if (getentropy(&seed, sizeof seed))
+        seed = (uint64_t)getpid();
+    for (unsigned tries = 0; tries < 64; tries++) {
+        uint64_t a = 0x1000000 + (seed + tries * 0x101000) % 0x6000000;
+        void *want = (void *)(uintptr_t)(0x70000000 + (a & ~0xfffull));
+        void *p = mmap(want, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+        if (p == want)
+            return p;
+        if (p != MAP_FAILED)
+            munmap(p, bytes);
+    }
+    return NULL;
+}
+
+static void fill_layout(struct vcpu *v, struct xl_layout *l)
+{
+#define ADDR(field) ((uint64_t)(uintptr_t)&v->field)
+    l->cpu = ADDR(c);
+    l->host_sp = ADDR(host_sp);
+    l->ea = ADDR(ea);
+    l->op = ADDR(op);
+    l->op_imm = ADDR(op_imm);
+    l->site = ADDR(site);
+    l->link_pc = ADDR(link_pc);
+    l->event_pending = ADDR(event_pending);
+    l->const_idx = ADDR(const_idx);
+    l->const_page = ADDR(const_page);
+    l->const_sign = ADDR(const_sign);
+    l->const_jc = ADDR(const_jc);
+    l->const_63 = ADDR(const_63);
+    l->const_31 = ADDR(const_31);
+    l->const_15 = ADDR(const_15);
+    for (unsigned i = 0; i < 2; i++) {
+        l->tlb[i] = (struct xl_tlb_layout){ADDR(tlb[i].tag_r), ADDR(tlb[i].tag_w), ADDR(tlb[i].addend)};
+        l->jc[i] = (struct xl_jc_layout){ADDR(jc[i].tag), ADDR(jc[i].pc)};
+    }
+    v->const_idx = (uint64_t)(STLB_SIZE - 1) << PAGE_SHIFT;
+    v->const_page = PAGE_MASK;
+    v->const_sign = 1ull << 63;
+    v->const_jc = JC_MASK;
+    v->const_63 = 63;
+    v->const_31 = 31;
+    v->const_15 = 15;
+}
+
+static int make_glue(struct vcpu *v)
+{
+    struct vcpu_priv *p = v->priv;
+    struct cc_space sp;
+    struct xl_helpers h = {
+        .callout = (uint64_t)(uintptr_t)tc_callout,
+        .site_miss = (uint64_t)(uintptr_t)tc_site_miss,
+        .site_pre = (uint64_t)(uintptr_t)tc_site_pre,
+        .site_post = (uint64_t)(uintptr_t)tc_site_post,
+        .vcpu = (uint64_t)(uintptr_t)v,
+        .exit_code = ADDR(exit_code),
+        .jump_target = ADDR(jump_target),
+        .code_link = TC_EXIT_LINK,
+        .code_indirect = TC_EXIT_INDIRECT,
+        .code_dispatch = TC_EXIT_DISPATCH,
+        .code_hostfault = TC_EXIT_HOSTFAULT,
+    };
+    cc_glue_space(p->cc, &sp);
+    struct emit e = {.p = sp.hot, .start = sp.hot, .end = sp.hot_end, .pc = sp.hot_pc};
+    xl_emit_glue(&e, &p->layout, &h, &p->enter64, &p->enter32);
+    return e.overflow ? -RD_E_HOST : 0;
+}
+
+/* An x87 instruction pointer inside the TC becomes the guest's; operand addresses there are not known. */
+static void fpu_pointers(struct vcpu *v, uint64_t *fip, uint64_t *fdp)
+{
+    struct cc_block *b = cc_find(v->priv->cc, *fip);
+    if (!b)
+        return;
+    uint64_t best = 0;
+    for (unsigned i = 0; i < b->d.n_points; i++)
+        if (b->point[i].pc == *fip)
+            best = b->key.rip + b->point[i].guest_off;
+    *fip = best;
+    *fdp = 0;
+}
+
+static int init_vcpu(struct vm *vm, struct vcpu *v)
+{
+    struct vcpu_priv *p = v->priv;
+    v->vm = vm;
+    v->mem = vm->mem;
+    v->stats = &vm->stats;
+    v->ops = &vm->ops;
+    v->opaque = vm->opaque;
+    v->cpu = vm->cpu;
+    v->fpu_pointers = fpu_pointers;
+    p->inject_vector = -1;
+    rng_init(&p->rng, vm->cfg.seed ? vm->cfg.seed : 1);
+    for (unsigned i = 0; i < 2; i++) {
+        softtlb_init(&v->tlb[i]);
+        jc_flush(&v->jc[i]);
+    }
+    for (unsigned i = 0; i < 1u << ITLB_BITS; i++)
+        p->itlb[i].lin = ~0ull;
+    fill_layout(v, &p->layout);
+    int rc = cc_create(&p->cc, vm->cfg.tc_bytes ? vm->cfg.tc_bytes : DEFAULT_TC_BYTES, &vm->stats);
+    if (rc)
+        return rc;
+    cc_set_drop_hook(p->cc, vcpu_drop_block, v);
+    rc = make_glue(v);
+    if (!rc)
+        rc = xl_create(&p->xl, &p->layout, vm->cpu->amd);
+    if (!rc)
+        rc = fpu_create(v);
+    if (!rc)
+        vcpu_reset(v);
+    return rc;
+}
+
+int vm_create(struct vm **out, const struct vm_config *cfg, const struct vm_ops *ops, void *opaque)
+{
+    char bad[64];
+    struct vm *vm = calloc(1, sizeof *vm);
+    int rc = -RD_E_NOMEM;
+    if (!vm)
+        return rc;
+    if (cfg)
+        vm->cfg = *cfg;
+    if (ops)
+        vm->ops = *ops;
+    vm->opaque = opaque;
+    rc = gpmem_create(&vm->mem, MAX_RAM);
+    if (rc)
+        goto fail;
+    rc = cpumodel_create(&vm->cpu, vm->cfg.cpu_model, cpumodel_host_cpuid, bad, sizeof bad);
+    if (rc)
+        goto fail;
+    rc = -RD_E_HOST;
+    vm->vcpu = map_vcpu();
+    if (!vm->vcpu)
+        goto fail;
+    rc = -RD_E_NOMEM;
+    vm->vcpu->priv = aligned_alloc(64, (sizeof(struct vcpu_priv) + 63) & ~63ul);
+    if (!vm->vcpu->priv)
+        goto fail;
+    memset(vm->vcpu->priv, 0, sizeof(struct vcpu_priv));
+    rc = init_vcpu(vm, vm->vcpu);
+    if (rc)
+        goto fail;
+    gpmem_set_trace_hook(vm->mem, vcpu_dma_hook, vm);
+    rc = hostsig_install();
+    if (rc)
+        goto fail;
+    *out = vm;
+    return 0;
+fail:
+    vm_destroy(vm);
+    return rc;
+}
+
+void vm_destroy(struct vm *vm)
+{
+    if (!vm)
+        return;
+    struct vcpu *v = vm->vcpu;
+    if (v && v->priv) {
+        hostsig_forget(v);
+        cc_destroy(v->priv->cc);
+        xl_destroy(v->priv->xl);
+        fpu_destroy(v);
+        free(v->priv);
+    }
+    if (v)
+        munmap(v, (sizeof *v + 4095) & ~4095ul);
+    if (vm->mem)
+        gpmem_destroy(vm->mem);
+    cpumodel_destroy(vm->cpu);
+    free(vm);
+}
+
+int vm_add_memory(struct vm *vm, uint64_t gpa, uint64_t bytes, bool rom) { return gpmem_add(vm->mem, gpa, bytes, rom); }
+struct gpmem *vm_memory(struct vm *vm) { return vm->mem; }
+struct stats *vm_stats(struct vm *vm) { return &vm->stats; }
+struct vcpu *vm_vcpu(struct vm *vm, unsigned index) { return index == 0 ? vm->vcpu : NULL; }
+struct cpumodel *vm_cpumodel(struct vm *vm) { return vm->cpu; }
+struct vcpu_exit *vcpu_exit_info(struct vcpu *v) { return &v->exit; }
+
+void vcpu_set_intr(struct vcpu *v, bool level)
+{
+    v->intr_line = level;
+    if (level)
+        vcpu_set_event(v, EV_INTR);
+    else
+        vcpu_clear_event(v, EV_INTR);
+}
+
+void vcpu_inject_nmi(struct vcpu *v)
+{
+    v->nmi_pending = true;
+    vcpu_set_event(v, EV_NMI);
+}
+
+bool vcpu_can_inject(const struct vcpu *v) { return v->c.if_flag && !v->c.shadow && v->priv->inject_vector < 0; }
+
+void vcpu_inject(struct vcpu *v, uint8_t vector)
+{
+    v->priv->inject_vector = vector;
+    vcpu_set_event(v, EV_INJECT);
+}
+
+void vcpu_request_intr_window(struct vcpu *v, bool on)
+{
+    if (on)
+        vcpu_set_event(v, EV_WINDOW);
+    else
+        vcpu_clear_event(v, EV_WINDOW);
+}
+
+static void forget_everything(struct vcpu *v)
+{
+    vcpu_mmu_flush(v, MMU_FLUSH_ALL);
+    v->priv->link_from = NULL;
+    v->priv->io_have = false;
+    v->priv->inject_vector = -1;
+    v->event_pending &= EV_KICK | (v->intr_line ? EV_INTR : 0);
+    v->nmi_pending = v->nmi_blocked = v->halted = v->shutdown = false;
+}
+
+void vcpu_reset(struct vcpu *v)
+{
+    sys_reset(v);
+    fpu_reset(v);
+    forget_everything(v);
+}
+
+void vcpu_get_state(struct vcpu *v, struct cpu *out) { *out = v->c; }
+
+int vcpu_set_state(struct vcpu *v, const struct cpu *in)
+{
+    v->c = *in;
+    for (unsigned i = 0; i < S_COUNT; i++)
+        cpu_seg_cache(&v->c.seg[i]);
+    cpu_update_key(&v->c);
+    if ((v->c.cr0 & CR0_PG) && (v->c.cr4 & CR4_PAE) && !(v->c.efer & EFER_LMA) && pt_load_pdptes(v->mem, &v->c, v->c.cr3))
+        return -RD_E_INVAL;
+    forget_everything(v);
+    return 0;
+}
+
+int vcpu_translate(struct vcpu *v, uint64_t lin, uint64_t *gpa)
+{
+    struct pt_result r;
+    uint32_t err;
+    if (pt_walk(v->mem, &v->c, lin, PT_READ | PT_PROBE, &r, &err))
+        return 1;
+    *gpa = r.gpa;
+    return 0;
+}
+
+void vm_invalidate_code(struct vm *vm, uint64_t gpa, uint64_t bytes)
+{
+    vm->vcpu->priv->invalidated += cc_invalidate(vm->vcpu->priv->cc, gpa, bytes);
+}
+
+size_t vcpu_fpu_bytes(const struct vcpu *v) { return fpu_image_get((struct vcpu *)v, NULL, 0); }
+
+int vcpu_get_fpu(struct vcpu *v, void *buf, size_t bytes)
+{
+    return fpu_image_get(v, buf, bytes) <= bytes ? 0 : -RD_E_RANGE;
+}
+
+int vcpu_set_fpu(struct vcpu *v, const void *buf, size_t bytes) { return fpu_image_set(v, buf, bytes); }

@@ -1,0 +1,129 @@
+/* monitor/vm_int.h - private to the run loop of the monitor: vm.c, run.c, site.c, callout.c, hostsig.c, mmu.c, fpuswitch. */
+#ifndef MONITOR_VM_INT_H
+#define MONITOR_VM_INT_H
+#include "base/check.h"
+#include "base/rng.h"
+#include "codecache/codecache.h"
+#include "monitor/cpumodel.h"
+#include "monitor/engine.h"
+#include "monitor/fpu.h"
+#include "monitor/mem.h"
+#include "monitor/sysinsn.h"
+#include "monitor/vcpu.h"
+#include "translator/translator.h"
+#include <pthread.h>
+#include <signal.h>
+
+struct vm {
+    struct vm_config cfg;
+    struct vm_ops ops;
+    void *opaque;
+    struct gpmem *mem;
+    struct cpumodel *cpu;
+    struct stats stats;
+    struct vcpu *vcpu;
+};
+
+/* Why enter() came back. ORDER none; glue gets the numbers through xl_helpers. */
+enum tc_exit {
+    TC_EXIT_NONE, /* 0 means "go on" to the bridge */
+    TC_EXIT_LINK, TC_EXIT_INDIRECT, TC_EXIT_DISPATCH, TC_EXIT_HOSTFAULT,
+    TC_EXIT_FAULT,   /* v->fault at c.rip */
+    TC_EXIT_CAREFUL, /* run the instruction at c.rip with callout sites */
+    TC_EXIT_RESTART, /* a string instruction stopped between iterations */
+    TC_EXIT_OUT      /* v->exit is filled */
+};
+/* Bits of vcpu.event_pending. */
+#define EV_KICK 1u
+#define EV_INTR 2u
+#define EV_NMI 4u
+#define EV_WINDOW 8u
+#define EV_INJECT 16u
+
+#define ITLB_BITS 8
+struct itlb_entry { uint64_t lin, gpa; uint8_t *host; bool global, user; };
+#define HOT_SITES 1024u
+struct hot_site { uint64_t phys; uint32_t count; };
+struct bounce {
+    bool write;      /* contents go back to the guest after the instruction */
+    unsigned size, how;
+    uint64_t lin;
+    uint8_t buf[512 + 64] __attribute__((aligned(64)));
+};
+struct vcpu_priv {
+    struct codecache *cc;
+    struct xl *xl;
+    struct xl_layout layout;
+    struct xl_entry enter64, enter32;
+    struct xl_result result;
+    /* jump cache validity */
+    uint32_t jc_key[2];
+    uint64_t jc_cs_base[2];
+    bool jc_used[2];
+    struct itlb_entry itlb[1u << ITLB_BITS];
+    struct cc_block *enter_block; /* being entered or last entered */
+    /* how the last block was left, for linking */
+    struct cc_block *link_from;
+    int link_index;
+    bool want_jc;
+    unsigned invalidated;  /* blocks that died since the run loop looked: a running block may be among them */
+    bool code_page_lost;
+    bool deferred_out;     /* a write in a careful block needs the embedder: v->exit is filled */
+    struct bounce bounce;
+    /* MMIO or port data that the embedder has completed, to be consumed when the instruction runs again */
+    bool io_have, io_is_write, io_mmio;
+    bool io_restart; /* the access of the last exit is repeated: the instruction has not happened yet */
+    uint64_t io_addr;
+    unsigned io_size;
+    uint8_t io_data[64];
+    int inject_vector; /* -1 = none */
+    /* sites that should be callouts: guest physical address of the instruction -> how often it had to be careful */
+    struct hot_site hot[HOT_SITES];
+    uint64_t translating_phys;
+    uint64_t fault_pc; /* host pc of the last host fault ... */
+    int fault_trap;    /* ... and its x86 vector, -1 if it is not one that a guest instruction can cause */
+    uint64_t fault_addr;
+    pthread_t thread;
+    bool thread_known;
+    struct rng rng;
+    char *altstack;
+};
+#define HOT_SITE_LIMIT 4
+static inline struct hot_site *vcpu_hot_site(struct vcpu *v, uint64_t phys)
+{
+    return &v->priv->hot[(phys * 0x9e3779b97f4a7c15ull) >> 54];
+}
+
+/* site.c, callout.c: called by glue. nofpu. */
+int tc_site_miss(struct vcpu *v, uint64_t ret_pc);
+int tc_site_pre(struct vcpu *v, uint64_t ret_pc);
+int tc_site_post(struct vcpu *v, uint64_t ret_pc);
+int tc_callout(struct vcpu *v, uint64_t ret_pc);
+/* Brings gpr[] and rip up to date at a recovery point. Returns the block. */
+struct cc_block *tc_recover(struct vcpu *v, uint64_t pc);
+/* events */
+static inline void vcpu_set_event(struct vcpu *v, uint32_t bit) { __atomic_or_fetch(&v->event_pending, bit, __ATOMIC_SEQ_CST); }
+static inline void vcpu_clear_event(struct vcpu *v, uint32_t bit) { __atomic_and_fetch(&v->event_pending, ~bit, __ATOMIC_SEQ_CST); }
+static inline bool vcpu_deliverable(const struct vcpu *v)
+{
+    uint32_t ev = __atomic_load_n(&v->event_pending, __ATOMIC_RELAXED);
+    return (ev & EV_KICK) || ((ev & EV_NMI) && !v->nmi_blocked) || (v->c.if_flag && (ev & (EV_INTR | EV_WINDOW | EV_INJECT)));
+}
+/* Takes what the embedder put into v->exit for the access that is about to be repeated. */
+void vcpu_complete_io(struct vcpu *v);
+/* mmu.c */
+int vcpu_fetch(struct vcpu *v, uint64_t lin, uint64_t *gpa, uint8_t **host, bool *global);
+void vcpu_mark_code(struct vcpu *v, uint64_t gpa);
+void vcpu_jc_check(struct vcpu *v);
+void vcpu_drop_block(void *opaque, struct cc_block *b);
+void vcpu_dma_hook(void *opaque, uint64_t gpa, size_t bytes);
+/* block.c: finds or makes the block at the current rip. NULL with *err = SYS_FAULT or SYS_EXIT. */
+struct cc_block *vcpu_block(struct vcpu *v, uint32_t key, int *err);
+/* hostsig.c */
+int hostsig_install(void);
+int hostsig_thread_enter(struct vcpu *v);
+void hostsig_thread_leave(struct vcpu *v);
+void hostsig_forget(struct vcpu *v);
+/* report.c */
+void vcpu_report(struct vcpu *v, const char *why);
+#endif
