@@ -610,8 +610,6 @@ static int iret_protected(struct vcpu *v, struct sys_op op)
 int sys_xfer_iret(struct vcpu *v, struct sys_op op)
 {
     v->nmi_blocked = false; /* even if the IRET faults (SDM 3A 6.7.1) */
-    if (v->nmi_pending)
-        v->event_pending = 1;
     return cpu_real_selectors(&v->c) ? iret_real(v, op.opsize) : iret_protected(v, op);
 }
 
