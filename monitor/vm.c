@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 #define DEFAULT_TC_BYTES (64u << 20)
-#define MAX_RAM (64ull << 40)
+#define MAX_RAM (1ull << GUEST_MAXPHYADDR)
 
 _Static_assert(offsetof(struct vcpu, c) == 0, "generated code addresses struct cpu at the block's start");
 
