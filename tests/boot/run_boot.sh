@@ -1,0 +1,74 @@
+#!/bin/bash
+# tests/boot/run_boot.sh - boots a stock kernel, runs the boot tests in it, compares their lines with the expected ones.
+#
+# usage: run_boot.sh ARCH [--qemu | --engine PROGRAM] [--append WORDS] [--timeout SECONDS] [--memory M] [--kernel FILE]
+#                    [--script FILE] [-- ENGINE-OPTION...]
+#   ARCH: amd64 cloud-amd64 i386 i386-pae. The engine is build/release/ringdown unless told otherwise.
+#   --script runs that script in the guest instead and prints its output: 0 if it exits with 0 (no comparison)
+# Exit status: 0 every line as expected and a clean power-off; 1 not; 77 the guest cannot be had here (no network, no 32-bit
+# compiler): a skipped test for ctest.
+set -uo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+root=$(cd "$here/../.." && pwd)
+[ $# -ge 1 ] || { sed -n '4,9s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+arch=$1 engine=("$root/build/release/ringdown") append= limit=300 memory=512M kernel= script=
+shift
+while [ $# -gt 0 ]; do
+    case $1 in
+    --qemu) engine=(qemu-system-x86_64 -accel tcg -cpu max) ;;
+    --engine) engine=("$2"); shift ;;
+    --append) append=$2; shift ;;
+    --timeout) limit=$2; shift ;;
+    --memory) memory=$2; shift ;;
+    --kernel) kernel=$2; shift ;;
+    --script) script=$2; shift ;;
+    --) shift; break ;;
+    *) echo "run_boot: unknown option '$1'" >&2; exit 2 ;;
+    esac
+    shift
+done
+case $arch in
+amd64 | cloud-amd64) user=amd64 ;;
+i386 | i386-pae) user=i386 ;;
+*) echo "run_boot: unknown architecture '$arch'" >&2; exit 2 ;;
+esac
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+skip() { echo "run_boot: skipped: $*"; exit 77; }
+if [ -z "$kernel" ]; then
+    found=$("$here/fetch" "$arch") || skip "cannot fetch the $arch kernel"
+    kernel=${found#* }/vmlinuz
+fi
+echo 'int main(void) { return 0; }' >"$work/try.c"
+gcc -m32 -static -o "$work/try" "$work/try.c" 2>"$work/try.log" || skip "gcc cannot build static 32-bit programs (package gcc-multilib)"
+"$here/mkinitramfs" -o "$work/initrd.gz" -a "$user" -b -e "${script:-$here/guest/boot-script}" || skip "cannot build the initramfs"
+
+begun=$(date +%s)
+timeout --foreground -k 5 "$limit" "${engine[@]}" -m "$memory" -display none -monitor none -serial "file:$work/console" \
+    -serial stdio -no-reboot -kernel "$kernel" -initrd "$work/initrd.gz" -append "console=ttyS0 panic=-1 quiet $append" "$@" \
+    </dev/null >"$work/out" 2>"$work/err"
+status=$?
+took=$(($(date +%s) - begun))
+cat "$work/out"
+
+bad=0
+problem() { echo "run_boot: $*"; bad=1; }
+[ $status = 124 ] || [ $status = 137 ] && problem "timed out after $limit s"
+[ $status = 0 ] || problem "the engine's exit status is $status: $(tail -n 3 "$work/err" | tr '\n' ' ')"
+grep -aq 'reboot: \(Power down\|Restarting system\)' "$work/console" 2>/dev/null || problem "no clean power-off"
+grep -aq 'rd-exec: exit status 0' "$work/console" 2>/dev/null || problem "the script in the guest failed or did not end"
+if [ -z "$script" ]; then
+    sed '/^BOOT-TESTS DONE/d' "$work/out" | sort >"$work/got"
+    if [ "${RD_BOOT_REBASE:-0}" = 1 ]; then
+        cp "$work/got" "$here/expected/${arch#cloud-}"
+    fi
+    sort "$here/expected/${arch#cloud-}" | diff - "$work/got" >"$work/diff" ||
+        problem "lines differ from tests/boot/expected/${arch#cloud-}: $(grep '^[<>]' "$work/diff" | head -n 20)"
+fi
+if [ $bad = 1 ]; then
+    echo "run_boot: the guest's last words:"
+    tail -n 15 "$work/console" 2>/dev/null | cut -c1-160
+    exit 1
+fi
+echo "run_boot: $arch under $(basename "${engine[0]}"): as expected, $took s"
