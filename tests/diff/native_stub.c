@@ -151,7 +151,9 @@ STUB static void next_batch(void)
     t->current = 0;
 }
 
-STUB __attribute__((used)) void stub_signal(int sig, void *info, struct kframe *f)
+/* Called by stub_entry only. */
+__attribute__((used)) void stub_signal(int sig, void *info, struct kframe *f);
+STUB void stub_signal(int sig, void *info, struct kframe *f)
 {
     struct nat_ctl *t = CTL;
     if (t->current < 0)
