@@ -386,9 +386,9 @@ static void event_done(struct vcpu *v, const struct event *e)
             v->nmi_blocked = true;
         return;
     }
+    v->stats->exceptions++; /* INT n included: the run loop tells by this that a step ended in a handler */
     if (e->kind == EXC_SOFT_INT)
         return;
-    v->stats->exceptions++;
     v->stats->exception_vec[vector & 31]++;
     v->stats->page_faults += vector == EXC_PF;
 }
@@ -404,7 +404,8 @@ static void event_log(struct vcpu *v, const struct event *e)
              (unsigned long long)c->gpr[R_RSP], (unsigned long long)c->cr2);
 }
 
-/* Faults at CPL 3 while pushing onto a misaligned stack (#AC) are benign, so table 6-5 alone does not end. */
+/* Faults at CPL 3 while pushing onto a misaligned stack (#AC) are benign, and tasks with the T bit may be chained: table 6-5
+ * alone does not end. */
 #define MAX_ATTEMPTS 8
 
 int exc_deliver(struct vcpu *v, enum exc_kind kind, const struct guest_fault *f)
@@ -414,10 +415,14 @@ int exc_deliver(struct vcpu *v, enum exc_kind kind, const struct guest_fault *f)
         event_registers(&v->c, &e);
         event_log(v, &e);
         int rc = deliver(v, &e);
-        if (rc == SYS_JUMP)
+        if (rc == SYS_JUMP || rc == SYS_TASK_TRAP)
             event_done(v, &e);
         if (rc == SYS_JUMP || rc == SYS_EXIT)
             return rc;
+        if (rc == SYS_TASK_TRAP) {
+            e = (struct event){EXC_TRAP, {.vector = EXC_DB, .dr6 = TASK_TRAP_DR6}};
+            continue;
+        }
         if (rc == SYS_FAULT && is_soft(e.kind))
             return rc;
         struct event second = {EXC_FAULT, v->fault};

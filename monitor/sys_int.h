@@ -157,7 +157,10 @@ struct task_switch {
 /* A fault in the new task's context: v->fault is filled, c.rip is the new task's. Only inside monitor's system files; whoever
  * returns to sys_exec delivers it with exc_deliver. */
 #define SYS_LATE_FAULT 100
-/* SYS_JUMP, SYS_FAULT (old context, nothing changed), SYS_LATE_FAULT, SYS_EXIT. */
+/* Done, and the new TSS has its T bit set: #DB before the first instruction of the task (SDM 3B 17.3.1.5). Likewise. */
+#define SYS_TASK_TRAP 101
+#define TASK_TRAP_DR6 0x8000u /* DR6.BT */
+/* SYS_JUMP, SYS_FAULT (old context, nothing changed), SYS_LATE_FAULT, SYS_TASK_TRAP, SYS_EXIT. */
 int task_switch(struct vcpu *v, struct task_switch *t);
 /* Reads and checks the TSS descriptor of a far JMP/CALL, task gate or interrupt task gate: #GP(sel) or #NP(sel). */
 int task_find(struct vcpu *v, uint16_t sel, uint32_t ext, struct desc *d);

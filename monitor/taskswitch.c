@@ -290,9 +290,7 @@ static int new_begin(struct vcpu *v, const struct task_switch *t, const struct t
         rc = sys_fault_err(v, EXC_GP, t->ext);
     if (rc)
         return late(rc);
-    if (n->trap) /* T bit: #DB before the first instruction, DR6.BT */
-        v->dr6_pending |= 1u << 15;
-    return SYS_JUMP;
+    return n->trap ? SYS_TASK_TRAP : SYS_JUMP;
 }
 
 int task_switch(struct vcpu *v, struct task_switch *t)

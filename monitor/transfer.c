@@ -89,6 +89,9 @@ void stk_open_new(const struct vcpu *v, struct stk *s, const struct seg *ss, uin
 /* Switches tasks for JMP, CALL and IRET; what goes wrong in the new task is delivered there. */
 static int finish_task_switch(struct vcpu *v, int rc)
 {
+    struct guest_fault trap = {.vector = EXC_DB, .dr6 = TASK_TRAP_DR6};
+    if (rc == SYS_TASK_TRAP)
+        return exc_deliver(v, EXC_TRAP, &trap);
     return rc == SYS_LATE_FAULT ? exc_deliver(v, EXC_FAULT, &v->fault) : rc;
 }
 

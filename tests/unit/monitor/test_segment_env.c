@@ -1,5 +1,6 @@
 /* See test_segment_env.h. The monitor's hooks are weak, so that the real ones win once they are linked. */
 #include "tests/unit/monitor/test_segment_env.h"
+#include "monitor/vm_int.h"
 #include <criterion/criterion.h>
 #include <stdlib.h>
 #include <string.h>
@@ -61,6 +62,7 @@ static void clear(void)
 {
     env_free();
     v = calloc(1, sizeof *v);
+    v->priv = calloc(1, sizeof *v->priv); /* the real vcpu_mmu_flush looks into it */
     cr_assert_eq(gpmem_create(&v->mem, 0x400000), 0);
     cr_assert_eq(gpmem_add(v->mem, 0, 0x400000, false), 0);
     softtlb_init(&v->tlb[0]);
@@ -83,8 +85,10 @@ static void clear(void)
 }
 void env_free(void)
 {
-    if (v)
+    if (v) {
         gpmem_destroy(v->mem);
+        free(v->priv);
+    }
     free(v);
     v = NULL;
 }

@@ -194,9 +194,22 @@ Test(taskswitch, into_vm86_and_trap_bit)
     new_tss(0x2000, 0x1800, 0x123, EFLAGS_VM);
     put(TSS2 + 32, 4, 0x55);
     put(TSS2 + 100, 2, 1);
+    set_idt(EXC_DB, DT_INT, 0, SEL_C0, OFF + 0x800, 0);
     cr_expect_eq(far_imm(false, 4, SEL_TSS2, 0), SYS_JUMP);
-    cr_expect(cpu_vm86(&v->c) && v->c.cpl == 3 && v->c.seg[S_CS].base == 0x20000 && v->c.seg[S_DS].base == 0x1230);
-    cr_expect_eq(v->dr6_pending, 0x8000);
+    cr_expect(v->c.rip == OFF + 0x800 && !cpu_vm86(&v->c) && (v->c.dr[6] & 0x8000));
+    EXPECT_STACK(STACK0 - 36, 4, 0x55, 0x2000, EFLAGS_VM | EFLAGS_R1, NEW_SP, 0x1800, 0x123, 0x123, 0, 0);
+}
+
+Test(taskswitch, trap_bit_of_the_debug_handlers_own_task_does_not_recurse)
+{
+    env_task(0);
+    put(TSS2 + 100, 2, 1);
+    set_idt(EXC_DB, DT_TASK_GATE, 0, SEL_TSS2, 0, 0);
+    set_idt(EXC_GP, DT_INT, 0, SEL_C0, OFF + 0x800, 0);
+    struct guest_fault f = {.vector = EXC_DB};
+    cr_expect_eq(exc_deliver(v, EXC_TRAP, &f), SYS_JUMP);
+    cr_expect_eq(v->c.rip, OFF + 0x800, "busy by then: #GP");
+    EXPECT_STACK(NEW_SP - 16, 4, SEL_TSS2 + ERR_EXT, OFF, SEL_C0);
 }
 
 Test(taskswitch, between_16_and_32_bit_tasks)
