@@ -171,7 +171,7 @@ STUB void stub_signal(int sig, void *info, struct kframe *f)
 __asm__(".pushsection stub_text,\"ax\"\n"
         "stub_entry:\n"
         "  pushfq\n"
-        "  andl $~0x44400, (%rsp)\n" /* AC, NT, DF */
+        "  andl $~0x244400, (%rsp)\n" /* AC, NT, DF; and ID, which rt_sigreturn leaves as it finds it */
         "  popfq\n"
         "  jmp stub_signal\n"
         "stub_return:\n"
