@@ -119,6 +119,8 @@ void vcpu_drop_block(void *opaque, struct cc_block *b);
 void vcpu_dma_hook(void *opaque, uint64_t gpa, size_t bytes);
 /* block.c: finds or makes the block at the current rip. NULL with *err = SYS_FAULT or SYS_EXIT. */
 struct cc_block *vcpu_block(struct vcpu *v, uint32_t key, int *err);
+/* blockmake.c */
+struct cc_block *vcpu_make_block(struct vcpu *v, const struct cc_key *k, const uint8_t *host, uint64_t lin, int *err);
 /* hostsig.c */
 int hostsig_install(void);
 int hostsig_thread_enter(struct vcpu *v);
