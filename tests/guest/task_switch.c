@@ -140,12 +140,12 @@ static void exception_task(void)
     build(out_repair);
     uint64_t old = rt_idt[13];
     rt_idt[13] = (uint64_t)F_T1 << 16 | 0x85ull << 40;
-    TRY("#GP through a task gate", __asm__ volatile("movl $2f, rt_at\n movl $0x1238, %%eax\n"
-                                                    "2: movl %%eax, %%es\n jmp 4f\n"
-                                                    "4: movl $0x10, %%eax\n movl %%eax, %%es"
-                                                    :
-                                                    :
-                                                    : "eax", "memory"));
+    TRY("fault through a task gate", __asm__ volatile("movl $2f, rt_at\n movl $0x1238, %%eax\n"
+                                                      "2: movl %%eax, %%es\n jmp 4f\n"
+                                                      "4: movl $0x10, %%eax\n movl %%eax, %%es"
+                                                      :
+                                                      :
+                                                      : "eax", "memory"));
     rt_idt[13] = old;
 }
 
