@@ -9,7 +9,7 @@ static const struct bt_test *const tables[] = {bt_cpu, bt_signal, bt_fpu, bt_mem
 static struct report {
     int state; /* 0 nothing, 1 failed, 2 skipped */
     char why[256];
-} *report;
+} * report;
 
 void bt_fail(const char *file, int line, const char *fmt, ...)
 {
@@ -128,8 +128,8 @@ static int run_one(const struct bt_test *t, const char *prefix)
         return 0;
     }
     if (!report->state && WIFSIGNALED(status))
-        snprintf(report->why, sizeof report->why, WTERMSIG(status) == SIGALRM ? "timed out (signal %d)" : "died of signal %d",
-                 WTERMSIG(status));
+        snprintf(report->why, sizeof report->why,
+                 WTERMSIG(status) == SIGALRM ? "timed out (signal %d)" : "died of signal %d", WTERMSIG(status));
     printf("FAIL %s%s %s\n", prefix, t->name, report->why[0] ? report->why : "exited with a failure");
     return 1;
 }

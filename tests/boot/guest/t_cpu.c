@@ -51,7 +51,10 @@ static void flags_survive_preemption(void)
     bt_wait(busy);
 }
 
-static void do_divide(void *arg) { __asm__ volatile("xor %%edx, %%edx; mov $1, %%eax; div %0" ::"r"(*(unsigned *)arg) : "eax", "edx"); }
+static void do_divide(void *arg)
+{
+    __asm__ volatile("xor %%edx, %%edx; mov $1, %%eax; div %0" ::"r"(*(unsigned *)arg) : "eax", "edx");
+}
 static void do_ud2(void *arg) { __asm__ volatile("ud2"); }
 static void do_int3(void *arg) { __asm__ volatile("int3"); }
 static void do_hlt(void *arg) { __asm__ volatile("hlt"); }
@@ -71,8 +74,9 @@ static void traps_are_signals(void)
     static const struct {
         void (*f)(void *);
         int sig;
-    } cases[] = {{do_divide, SIGFPE}, {do_ud2, SIGILL},    {do_int3, SIGTRAP},  {do_hlt, SIGSEGV},    {do_cli, SIGSEGV},
-                 {do_in, SIGSEGV},    {do_mov_cr, SIGSEGV}, {do_wrmsr, SIGSEGV}, {do_bad_int, SIGSEGV}};
+    } cases[] = {{do_divide, SIGFPE},  {do_ud2, SIGILL},    {do_int3, SIGTRAP},
+                 {do_hlt, SIGSEGV},    {do_cli, SIGSEGV},   {do_in, SIGSEGV},
+                 {do_mov_cr, SIGSEGV}, {do_wrmsr, SIGSEGV}, {do_bad_int, SIGSEGV}};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
         for (int n = 0; n < 50; n++) {
             int sig = bt_catch(cases[i].f, &zero, NULL);
@@ -90,14 +94,17 @@ static void int80_entry(void)
 static void syscall_preserves_registers(void)
 {
 #ifdef __x86_64__
-    register uint64_t r8 __asm__("r8") = 0x8888, r9 __asm__("r9") = 0x9999, r10 __asm__("r10") = 0xaaaa, r12 __asm__("r12") = 0xcccc;
+    register uint64_t r8 __asm__("r8") = 0x8888, r9 __asm__("r9") = 0x9999, r10 __asm__("r10") = 0xaaaa,
+                         r12 __asm__("r12") = 0xcccc;
     register uint64_t r15 __asm__("r15") = 0xffff;
     uint64_t rax = SYS_getppid, rbx = 0xb0b, rdx = 0xd0d;
     for (int i = 0; i < 1000; i++) {
         rax = SYS_getppid;
         __asm__ volatile("syscall"
-                         : "+a"(rax), "+b"(rbx), "+d"(rdx), "+r"(r8), "+r"(r9), "+r"(r10), "+r"(r12), "+r"(r15)::"rcx", "r11", "memory");
-        REQUIRE(rax == (uint64_t)getppid() && rbx == 0xb0b && rdx == 0xd0d && r8 == 0x8888 && r12 == 0xcccc && r15 == 0xffff);
+                         : "+a"(rax), "+b"(rbx), "+d"(rdx), "+r"(r8), "+r"(r9), "+r"(r10), "+r"(r12), "+r"(r15)::"rcx",
+                           "r11", "memory");
+        REQUIRE(rax == (uint64_t)getppid() && rbx == 0xb0b && rdx == 0xd0d && r8 == 0x8888 && r12 == 0xcccc &&
+                r15 == 0xffff);
         r9 = 0x9999;
         r10 = 0xaaaa;
         r8 = 0x8888;
@@ -122,7 +129,8 @@ static void ldt_segment(void)
 #else
     uint32_t *low = words;
 #endif
-    struct user_desc d = {.entry_number = 3, .base_addr = (unsigned)(uintptr_t)low, .limit = 15, .seg_32bit = 1, .useable = 1};
+    struct user_desc d = {
+        .entry_number = 3, .base_addr = (unsigned)(uintptr_t)low, .limit = 15, .seg_32bit = 1, .useable = 1};
     if (syscall(SYS_modify_ldt, 1, &d, sizeof d) && errno == ENOSYS)
         bt_skip("no modify_ldt");
     uint32_t v;

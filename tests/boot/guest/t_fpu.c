@@ -20,25 +20,32 @@
 /* Loads all registers from in, gives the CPU away and burns some time, stores them to out. */
 #define LOAD(op, r, n, w) op " " #n "*" w "(%0), %%" r #n ";"
 #define STORE(op, r, n, w) op " %%" r #n ", " #n "*" w "(%1);"
-#define EACH8(M, op, r, w)                                                                                                                 \
-    M(op, r, 0, w) M(op, r, 1, w) M(op, r, 2, w) M(op, r, 3, w) M(op, r, 4, w) M(op, r, 5, w) M(op, r, 6, w) M(op, r, 7, w)
-#define EACH16(M, op, r, w)                                                                                                                \
-    EACH8(M, op, r, w)                                                                                                                     \
-    UPPER(M(op, r, 8, w) M(op, r, 9, w) M(op, r, 10, w) M(op, r, 11, w) M(op, r, 12, w) M(op, r, 13, w) M(op, r, 14, w) M(op, r, 15, w))
+#define EACH8(M, op, r, w)                                                                                             \
+    M(op, r, 0, w)                                                                                                     \
+    M(op, r, 1, w) M(op, r, 2, w) M(op, r, 3, w) M(op, r, 4, w) M(op, r, 5, w) M(op, r, 6, w) M(op, r, 7, w)
+#define EACH16(M, op, r, w)                                                                                            \
+    EACH8(M, op, r, w)                                                                                                 \
+    UPPER(M(op, r, 8, w) M(op, r, 9, w) M(op, r, 10, w) M(op, r, 11, w) M(op, r, 12, w) M(op, r, 13, w)                \
+              M(op, r, 14, w) M(op, r, 15, w))
 
 static void sse_round(const void *in, void *out)
 {
-    __asm__ volatile(EACH16(LOAD, "movups", "xmm", "16") YIELD ";" SPIN EACH16(STORE, "movups", "xmm", "16")::"r"(in), "r"(out)
+    __asm__ volatile(EACH16(LOAD, "movups", "xmm", "16") YIELD ";" SPIN EACH16(STORE, "movups", "xmm", "16")::"r"(in),
+                     "r"(out)
                      : YIELD_CLOBBERS, "memory", "cc");
 }
 __attribute__((target("avx"))) static void avx_round(const void *in, void *out)
 {
-    __asm__ volatile(EACH16(LOAD, "vmovups", "ymm", "32") YIELD ";" SPIN EACH16(STORE, "vmovups", "ymm", "32") "vzeroupper"::"r"(in), "r"(out)
+    __asm__ volatile(EACH16(LOAD, "vmovups", "ymm", "32") YIELD
+                     ";" SPIN EACH16(STORE, "vmovups", "ymm", "32") "vzeroupper" ::"r"(in),
+                     "r"(out)
                      : YIELD_CLOBBERS, "memory", "cc");
 }
 __attribute__((target("avx512f"))) static void avx512_round(const void *in, void *out)
 {
-    __asm__ volatile(EACH16(LOAD, "vmovups", "zmm", "64") YIELD ";" SPIN EACH16(STORE, "vmovups", "zmm", "64") "vzeroupper"::"r"(in), "r"(out)
+    __asm__ volatile(EACH16(LOAD, "vmovups", "zmm", "64") YIELD
+                     ";" SPIN EACH16(STORE, "vmovups", "zmm", "64") "vzeroupper" ::"r"(in),
+                     "r"(out)
                      : YIELD_CLOBBERS, "memory", "cc");
 }
 static void x87_round(const void *in, void *out)
@@ -169,7 +176,8 @@ static void exceptions(void)
 }
 
 const struct bt_test bt_fpu[] = {
-    {"fp-results", results},        {"fp-avx-results", avx_results}, {"fp-keep-x87", keep_x87},
-    {"fp-keep-sse", keep_sse},      {"fp-keep-avx", keep_avx},       {"fp-control-words", control_words},
-    {"fp-exceptions", exceptions},  {NULL, NULL},
+    {"fp-results", results},       {"fp-avx-results", avx_results},
+    {"fp-keep-x87", keep_x87},     {"fp-keep-sse", keep_sse},
+    {"fp-keep-avx", keep_avx},     {"fp-control-words", control_words},
+    {"fp-exceptions", exceptions}, {NULL, NULL},
 };

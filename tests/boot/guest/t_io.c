@@ -127,7 +127,8 @@ static void devices(void)
     int zero = open("/dev/zero", O_RDONLY), rnd = open("/dev/urandom", O_RDONLY), full = open("/dev/full", O_WRONLY);
     memset(a, 1, sizeof a);
     REQUIRE(zero >= 0 && read(zero, a, sizeof a) == sizeof a && a[0] == 0 && a[65535] == 0);
-    REQUIRE(rnd >= 0 && read(rnd, a, sizeof a) == sizeof a && read(rnd, b, sizeof b) == sizeof b && memcmp(a, b, sizeof a));
+    REQUIRE(rnd >= 0 && read(rnd, a, sizeof a) == sizeof a && read(rnd, b, sizeof b) == sizeof b &&
+            memcmp(a, b, sizeof a));
     unsigned ones = 0;
     for (size_t i = 0; i < sizeof a; i++)
         ones += (unsigned)__builtin_popcount(a[i]);
@@ -136,5 +137,6 @@ static void devices(void)
 }
 
 const struct bt_test bt_io[] = {
-    {"io-pipe", pipe_stream}, {"io-files", files}, {"io-sockets", sockets}, {"io-events", events}, {"io-devices", devices}, {NULL, NULL},
+    {"io-pipe", pipe_stream}, {"io-files", files},     {"io-sockets", sockets},
+    {"io-events", events},    {"io-devices", devices}, {NULL, NULL},
 };

@@ -289,9 +289,18 @@ static void heap(void)
 }
 
 const struct bt_test bt_mem[] = {
-    {"mem-demand-zero", demand_zero},   {"mem-cow", copy_on_write},         {"mem-protection", protection},
-    {"mem-no-execute", no_execute},     {"mem-changed-code", changed_code}, {"mem-remap", remapping},
-    {"mem-shared", shared_memory},      {"mem-file-mapping", file_mapping}, {"mem-page-crossing", page_crossing},
-    {"mem-huge-pages", huge_pages},     {"mem-transparent-huge", transparent_huge}, {"mem-stack-growth", stack_growth},
-    {"mem-heap", heap},                 {NULL, NULL},
+    {"mem-demand-zero", demand_zero},
+    {"mem-cow", copy_on_write},
+    {"mem-protection", protection},
+    {"mem-no-execute", no_execute},
+    {"mem-changed-code", changed_code},
+    {"mem-remap", remapping},
+    {"mem-shared", shared_memory},
+    {"mem-file-mapping", file_mapping},
+    {"mem-page-crossing", page_crossing},
+    {"mem-huge-pages", huge_pages},
+    {"mem-transparent-huge", transparent_huge},
+    {"mem-stack-growth", stack_growth},
+    {"mem-heap", heap},
+    {NULL, NULL},
 };

@@ -156,7 +156,7 @@ static void cpu_time(void)
 }
 
 const struct bt_test bt_proc[] = {
-    {"fork-storm", fork_storm}, {"fork-tree", fork_tree},   {"exec", exec_self},
-    {"vfork", vfork_exec},      {"threads", threads},       {"thread-conditions", conditions},
-    {"thread-storm", thread_storm}, {"cpu-time", cpu_time}, {NULL, NULL},
+    {"fork-storm", fork_storm},     {"fork-tree", fork_tree}, {"exec", exec_self},
+    {"vfork", vfork_exec},          {"threads", threads},     {"thread-conditions", conditions},
+    {"thread-storm", thread_storm}, {"cpu-time", cpu_time},   {NULL, NULL},
 };

@@ -88,8 +88,11 @@ static void single_step(void)
     /* mov, then dec and jnz three times, mov, store, nop. Where jnz lies is learnt at the first pass. */
     enum { LOOP, JNZ, AFTER, STORE, STORED, END };
     static const uint8_t order[] = {LOOP, JNZ, LOOP, JNZ, LOOP, JNZ, AFTER, STORE, STORED, END};
-    uintptr_t at[] = {[LOOP] = (uintptr_t)steps_loop, [AFTER] = (uintptr_t)steps_after, [STORE] = (uintptr_t)steps_store,
-                      [STORED] = (uintptr_t)steps_stored, [END] = (uintptr_t)steps_end};
+    uintptr_t at[] = {[LOOP] = (uintptr_t)steps_loop,
+                      [AFTER] = (uintptr_t)steps_after,
+                      [STORE] = (uintptr_t)steps_store,
+                      [STORED] = (uintptr_t)steps_stored,
+                      [END] = (uintptr_t)steps_end};
     for (size_t i = 0; i < sizeof order; i++) {
         go(child, PTRACE_SINGLESTEP);
         uintptr_t ip = (uintptr_t)regs(child).IP;
@@ -174,6 +177,10 @@ static void system_calls(void)
 }
 
 const struct bt_test bt_ptrace[] = {
-    {"ptrace-single-step", single_step}, {"ptrace-breakpoint", software_breakpoint}, {"ptrace-hw-breakpoint", hardware_breakpoint},
-    {"ptrace-watchpoint", watchpoint},   {"ptrace-syscalls", system_calls},          {NULL, NULL},
+    {"ptrace-single-step", single_step},
+    {"ptrace-breakpoint", software_breakpoint},
+    {"ptrace-hw-breakpoint", hardware_breakpoint},
+    {"ptrace-watchpoint", watchpoint},
+    {"ptrace-syscalls", system_calls},
+    {NULL, NULL},
 };

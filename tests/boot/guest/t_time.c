@@ -83,7 +83,11 @@ static void wall_clock(void)
 }
 
 const struct bt_test bt_time[] = {
-    {"time-monotonic", monotonic}, {"time-vdso", vdso_agrees},         {"time-sleep", sleeping},
-    {"time-timerfd", timer_fd},    {"time-poll-timeout", poll_timeout}, {"time-wall-clock", wall_clock},
+    {"time-monotonic", monotonic},
+    {"time-vdso", vdso_agrees},
+    {"time-sleep", sleeping},
+    {"time-timerfd", timer_fd},
+    {"time-poll-timeout", poll_timeout},
+    {"time-wall-clock", wall_clock},
     {NULL, NULL},
 };

@@ -60,8 +60,9 @@ int main(int argc, char **argv)
     printf("-DV_RAX=0x%llx -DV_RBX=0x%llx -DV_RSI=0x%llx -DV_RIP=0x%llx -DV_CR0=0x%llx -DV_CR3=0x%llx -DV_CR4=0x%llx "
            "-DV_EFER=0x%llx -DV_GDT=0x%llx -DV_GDT_LIMIT=0x%x -DV_LONG=%d\n",
            (unsigned long long)cpu.gpr[R_RAX], (unsigned long long)cpu.gpr[R_RBX], (unsigned long long)cpu.gpr[R_RSI],
-           (unsigned long long)cpu.rip, (unsigned long long)cpu.cr0, (unsigned long long)cpu.cr3, (unsigned long long)cpu.cr4,
-           (unsigned long long)cpu.efer, (unsigned long long)cpu.gdtr.base, cpu.gdtr.limit, cpu_code64(&cpu));
+           (unsigned long long)cpu.rip, (unsigned long long)cpu.cr0, (unsigned long long)cpu.cr3,
+           (unsigned long long)cpu.cr4, (unsigned long long)cpu.efer, (unsigned long long)cpu.gdtr.base, cpu.gdtr.limit,
+           cpu_code64(&cpu));
     gpmem_destroy(mem);
     return 0;
 }
