@@ -47,5 +47,6 @@ struct cc_block *vcpu_block(struct vcpu *v, uint32_t mode, int *err)
         return NULL;
     if (b) /* same first page, other second page: make it again */
         cc_invalidate(v->priv->cc, k.phys, 1);
+    fpu_leave(v); /* here: the callee may use vector registers from its first instruction */
     return vcpu_make_block(v, &k, host, lin, err);
 }

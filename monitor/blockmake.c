@@ -1,4 +1,4 @@
-/* monitor/blockmake.c - has the block at the current rip translated. Not nofpu: leaves the guest's FPU first. */
+/* monitor/blockmake.c - has the block at the current rip translated. Not nofpu: the caller has done fpu_leave. */
 #include "base/log.h"
 #include "monitor/vm_int.h"
 #include <stdio.h>
@@ -79,7 +79,6 @@ struct cc_block *vcpu_make_block(struct vcpu *v, const struct cc_key *k, const u
                           .max_insns = single ? 1 : cfg->max_insns ? cfg->max_insns : 32, .hot_site = hot_site, .opaque = v};
     struct cc_space sp;
     uint64_t phys2 = ~0ull;
-    fpu_leave(v);
     if (!host) {
         v->exit.reason = VM_EXIT_INTERNAL;
         snprintf(v->exit.text, sizeof v->exit.text, "code fetch from address %#llx, which is no memory", (unsigned long long)k->phys);
