@@ -234,13 +234,14 @@ STUB static long set_filter(void)
     return r | sys6(__NR_prctl, PR_SET_SECCOMP, SECCOMP_MODE_FILTER, (long)&fp, 0, 0, 0);
 }
 
+/* Populated: a page that is allowed but not there yet would give another error code than the VM's. */
 STUB static long map_case_memory(void)
 {
     struct nat_ctl *t = CTL;
     for (const struct dt_map *m = t->maps; m->count; m++) {
         int prot = PROT_READ | (m->kind == 'W' ? PROT_WRITE : m->kind == 'X' ? PROT_EXEC : 0);
-        long r = sys6(__NR_mmap, (long)m->lin, m->count * DT_PAGE, prot, MAP_SHARED | MAP_FIXED, t->backing_fd,
-                      m->page * DT_PAGE);
+        long r = sys6(__NR_mmap, (long)m->lin, m->count * DT_PAGE, prot, MAP_SHARED | MAP_FIXED | MAP_POPULATE,
+                      t->backing_fd, m->page * DT_PAGE);
         if (r != (long)m->lin)
             return -1;
     }

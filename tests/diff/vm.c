@@ -153,7 +153,7 @@ static void make_base_state(struct vmback *b)
     vcpu_get_state(b->v, c);
     c->cr0 = CR0_PE | CR0_MP | CR0_ET | CR0_NE | CR0_WP | CR0_AM | CR0_PG;
     c->cr3 = GPA_TABLES;
-    c->cr4 = CR4_PAE | CR4_DE | CR4_PGE | CR4_OSFXSR | CR4_OSXMMEXCPT | CR4_UMIP;
+    c->cr4 = CR4_PAE | CR4_PGE | CR4_OSFXSR | CR4_OSXMMEXCPT | CR4_UMIP;
     if (getauxval(AT_HWCAP2) >> 1 & 1)
         c->cr4 |= CR4_FSGSBASE;
     if (dt_xsave()->xcr0 & 4) {
