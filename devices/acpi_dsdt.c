@@ -177,7 +177,6 @@ static void pci_root(struct aml *a, const struct acpi_cfg *cfg)
 {
     aml_open_device(a, "PCI0");
     aml_name_eisaid(a, "_HID", "PNP0A03");
-    aml_name_int(a, "_ADR", 0);
     aml_name_int(a, "_UID", 0);
     aml_name_int(a, "_BBN", 0);
     root_windows(a, cfg);

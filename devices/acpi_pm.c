@@ -7,7 +7,6 @@
 
 #define STS_TMR 0x0001u
 #define STS_PWRBTN 0x0100u
-#define STS_RTC 0x0400u
 #define STS_ALL 0x8731u
 #define EN_ALL 0x0721u
 #define CNT_SCI_EN 0x0001u
@@ -144,12 +143,6 @@ bool acpi_pm_power_button(struct acpi_pm *pm)
     pm->s.sts |= STS_PWRBTN;
     update(pm);
     return heard;
-}
-
-void acpi_pm_rtc_alarm(struct acpi_pm *pm)
-{
-    pm->s.sts |= STS_RTC;
-    update(pm);
 }
 
 void acpi_pm_gpe(struct acpi_pm *pm, unsigned bit)

@@ -51,8 +51,6 @@ int acpi_pm_init(struct acpi_pm *pm, struct bus *b, const struct acpi_pm_cfg *cf
 bool acpi_pm_power_button(struct acpi_pm *pm);
 /* Latches a general-purpose event (bit 0..15). */
 void acpi_pm_gpe(struct acpi_pm *pm, unsigned bit);
-/* The RTC's alarm output, as an event. */
-void acpi_pm_rtc_alarm(struct acpi_pm *pm);
 /* Port CF9h; it lies among PCI's ports: give these to pci_bus_set_reset_port. */
 uint8_t acpi_reset_read(void *pm);
 void acpi_reset_write(void *pm, uint8_t val);
