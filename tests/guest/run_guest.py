@@ -3,8 +3,8 @@
 
 Expected files: the guest's output, then a line "[exit N]" with the VMM's exit status. A line
     #qemu: TEXT
-says that QEMU prints TEXT where the manual wants the line that follows; it counts only when the VMM is QEMU. Other lines
-that start with "#" are comments; "#qemu-skip: WHY" says that QEMU has too little of the architecture for the whole guest. --update writes the output of the run as the expected file (then review the difference).
+says that QEMU prints TEXT where the manual wants the line that follows; it counts only when the VMM is QEMU. Lines
+that start with "# " are comments; "#qemu-skip: WHY" says that QEMU has too little of the architecture for the whole guest. --update writes the output of the run as the expected file (then review the difference).
 """
 import argparse
 import difflib
@@ -50,9 +50,9 @@ def expected(path, is_qemu):
     """The lines of an expected file as this VMM should print them."""
     lines, instead = [], None
     for line in read(path).splitlines():
-        if line.startswith("#qemu:"):
+        if line.startswith("#qemu: "):
             instead = line[len("#qemu: "):]
-        elif not line.startswith("#"):
+        elif not line.startswith(("# ", "#qemu-skip:")):
             lines.append(instead if instead is not None and is_qemu else line)
             instead = None
     return lines
