@@ -1,5 +1,5 @@
 /* ELF kernels: PVH and Linux's vmlinux, and files that lie. */
-#include "test_boot_util.h"
+#include "tests/unit/monitor/test_boot_util.h"
 
 TestSuite(boot_elf, .init = t_setup, .fini = t_teardown);
 

@@ -1,5 +1,5 @@
 /* Random damage to every kind of kernel file: an error line or a load, never a crash, never a write outside of RAM. */
-#include "test_boot_util.h"
+#include "tests/unit/monitor/test_boot_util.h"
 
 TestSuite(boot_hostile, .init = t_setup, .fini = t_teardown);
 

@@ -1,5 +1,5 @@
 /* Linux boot protocol: a made-up bzImage, field by field (Documentation/arch/x86/boot.rst). */
-#include "test_boot_util.h"
+#include "tests/unit/monitor/test_boot_util.h"
 
 #define SETUP_SECTS 4
 #define CODE_AT ((SETUP_SECTS + 1) * 512)

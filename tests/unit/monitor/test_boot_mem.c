@@ -1,5 +1,5 @@
 /* Placement in guest RAM, and the memory map. */
-#include "test_boot_util.h"
+#include "tests/unit/monitor/test_boot_util.h"
 
 static struct boot b;
 static void setup(void)

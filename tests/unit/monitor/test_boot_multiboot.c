@@ -1,5 +1,5 @@
 /* Multiboot 1 and 2: information structures as a kernel finds them. */
-#include "test_boot_util.h"
+#include "tests/unit/monitor/test_boot_util.h"
 
 TestSuite(boot_multiboot, .init = t_setup, .fini = t_teardown);
 TestSuite(boot_multiboot2, .init = t_setup, .fini = t_teardown);
