@@ -137,9 +137,10 @@ static bool run_input(uint64_t number, const uint8_t *buf, size_t n)
     shared->ended++;
     if (reads_chance(buf, n))
         return false;
-    static const struct vm_config other[] = {{.max_insns = 1, .cpu_model = "host"},
-                                             {.no_chain = true, .cpu_model = "host"},
-                                             {.evict_random = 3, .force_exit = 3, .seed = 5, .cpu_model = "host"}};
+    static const struct vm_config other[] = {
+        {.max_insns = 1, .tc_bytes = FUZZ_TC_BYTES, .cpu_model = "host"},
+        {.no_chain = true, .tc_bytes = FUZZ_TC_BYTES, .cpu_model = "host"},
+        {.evict_random = 3, .force_exit = 3, .seed = 5, .tc_bytes = FUZZ_TC_BYTES, .cpu_model = "host"}};
     fuzz_run(buf, n, &other[number % 3], RUN_MS * 4, &b);
     if (b.broken[0])
         return finding(number, b.broken);

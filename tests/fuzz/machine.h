@@ -22,6 +22,9 @@ enum {
     FUZZ_KINDS
 };
 
+/* A small translation cache: quicker to make, and evicted now and then. */
+#define FUZZ_TC_BYTES (1u << 20)
+
 struct fuzz_result {
     unsigned exits[16]; /* how often each exit came */
     unsigned total;
