@@ -58,6 +58,15 @@ static inline void em_modrm_mem(struct emit *e, unsigned reg, int base, int inde
     else if (mod == 1)
         em8(e, (uint8_t)disp);
 }
+/* The same, always with a 32-bit displacement. */
+static inline void em_modrm_mem32(struct emit *e, unsigned reg, int base, int index, unsigned scale, int32_t disp)
+{
+    bool sib = index >= 0 || base < 0 || (base & 7) == 4;
+    em8(e, (base < 0 ? 0u : 0x80u) | (reg & 7) << 3 | (sib ? 4u : (unsigned)base & 7));
+    if (sib)
+        em8(e, scale << 6 | (index < 0 ? 4u : (unsigned)index & 7) << 3 | (base < 0 ? 5u : (unsigned)base & 7));
+    em32(e, (uint32_t)disp);
+}
 static inline unsigned em_x(int r) { return r < 0 ? 0 : (unsigned)r; }
 
 /* op reg, [abs] / op [abs], reg with W */

@@ -68,7 +68,7 @@ static void emit_one(struct xl *x, struct xl_insn *n)
 /* The way in from the jump cache: T and RCX are still scratch. */
 static void emit_indirect_entry(struct xl *x)
 {
-    x->r->entry_indirect_pc = (uint32_t)em_pc(x->hot);
+    x->r->d.entry_indirect_pc = (uint32_t)em_pc(x->hot);
     em_ld64(x->hot, R_RCX, xl_slot(x, R_RCX));
     if (x->m64)
         em_ld64(x->hot, R_RDX, xl_slot(x, R_RDX));
@@ -80,17 +80,17 @@ static void emit_all(struct xl *x)
     x->stop = false;
     for (x->cur = 0; x->cur < x->n && !em_full(x->hot) && !em_full(x->cold); x->cur++) {
         struct xl_insn *n = &x->insn[x->cur];
-        r->insn[x->cur] = (struct xl_insn_info){n->off, n->i.length, n->cls, (uint32_t)(em_pc(x->hot) - r->hot_pc)};
+        r->insn[x->cur] = (struct xl_insn_info){n->off, n->i.length, n->cls, (uint32_t)(em_pc(x->hot) - r->d.hot_pc)};
         r->class_count[n->cls]++;
-        r->last_off = n->off;
+        r->d.last_off = n->off;
         emit_one(x, n);
     }
     if (!x->stop) {
         const struct xl_insn *last = &x->insn[x->cur - 1];
         xl_exit_to(x, xl_next_rip(x, last));
-        r->tu_bytes = last->off + last->i.length;
+        r->d.tu_bytes = last->off + last->i.length;
     }
-    r->n_insns = x->cur;
+    r->d.n_insns = x->cur;
 }
 
 enum xl_status xl_translate(struct xl *x, const struct xl_input *in, struct emit *hot, struct emit *cold, struct xl_result *r)
@@ -104,20 +104,20 @@ enum xl_status xl_translate(struct xl *x, const struct xl_input *in, struct emit
     x->g = x->m64 ? &x->l->glue64 : &x->l->glue32;
     x->spilled = 0;
     x->post_pending = false;
-    r->n_exits = r->n_points = 0;
-    r->ij_pc = r->ij_end = r->ij_miss_pc = 0;
-    r->rsp_undo = 0;
+    r->d.n_exits = r->d.n_points = 0;
+    r->d.ij_pc = r->d.ij_end = r->d.ij_miss_pc = 0;
+    r->d.rsp_undo = 0;
     memset(r->class_count, 0, sizeof r->class_count);
     enum xl_status s = xl_scan(x);
     if (s != XL_OK)
         return s;
-    r->cold_pc = (uint32_t)em_pc(cold);
+    r->d.cold_pc = (uint32_t)em_pc(cold);
     uint32_t start = (uint32_t)em_pc(hot);
     emit_indirect_entry(x);
-    r->hot_pc = (uint32_t)em_pc(hot);
+    r->d.hot_pc = (uint32_t)em_pc(hot);
     emit_all(x);
-    r->hot_bytes = (uint32_t)em_pc(hot) - r->hot_pc;
-    r->cold_bytes = (uint32_t)em_pc(cold) - r->cold_pc;
-    ASSERT(r->entry_indirect_pc == start);
-    return hot->overflow || cold->overflow || r->n_insns == 0 ? XL_OVERFLOW : XL_OK;
+    r->d.hot_bytes = (uint32_t)em_pc(hot) - r->d.hot_pc;
+    r->d.cold_bytes = (uint32_t)em_pc(cold) - r->d.cold_pc;
+    ASSERT(r->d.entry_indirect_pc == start);
+    return hot->overflow || cold->overflow || r->d.n_insns == 0 ? XL_OVERFLOW : XL_OK;
 }

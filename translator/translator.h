@@ -10,6 +10,7 @@
  */
 #ifndef TRANSLATOR_TRANSLATOR_H
 #define TRANSLATOR_TRANSLATOR_H
+#include "codecache/ccf.h"
 #include "translator/emit.h"
 #include <stdbool.h>
 #include <stdio.h>
@@ -48,6 +49,7 @@ struct xl_layout {
 #define XL_SITE_ALIGN 0x00100000u      /* misaligned is #GP(0) */
 #define XL_SITE_OFFSET 0x00200000u     /* the address is an offset into the segment, not linear */
 #define XL_SITE_64 0x00400000u
+#define XL_SITE_DIRECT 0x01000000u /* the access itself goes through the window: a miss can only fault or be careful */
 #define XL_SITE_MASKED 0x00800000u /* bytes may be masked off: a fault needs the instruction to be looked at */
 enum { XL_READ, XL_WRITE, XL_RW };
 
@@ -62,21 +64,6 @@ enum xl_class {
 };
 const char *xl_class_name(enum xl_class c);
 
-/* A direct exit: a jump whose rel32 can be linked to another block. */
-struct xl_exit {
-    uint64_t target;  /* guest RIP */
-    uint32_t jmp_pc;  /* host pc of the jump instruction */
-    uint32_t stub_pc; /* where it goes unlinked */
-    uint32_t jc_pc;   /* look-up through the jump cache: where it goes when linked across pages that may be remapped */
-    uint8_t rel_at;   /* offset of rel32 in the jump: 1 (jmp) or 2 (jcc) */
-    bool cross_page;  /* target is on another guest page than the block */
-};
-/* Where guest state can be recovered: host pc of a faulting instruction or return address of a call to glue. */
-struct xl_point {
-    uint32_t pc;
-    uint16_t guest_off; /* instruction = rip + guest_off */
-    uint16_t spilled;   /* registers whose guest value is in cpu.spill[] */
-};
 struct xl_insn_info { /* for listings */
     uint16_t guest_off;
     uint8_t len, cls;
@@ -88,6 +75,8 @@ struct xl_insn_info { /* for listings */
 #define XL_HOT_BYTES 16384
 #define XL_COLD_BYTES 16384
 
+/* How a memory operand is reached. A block of 16/32-bit code, or of 64-bit code in the upper half, may use the window. */
+enum xl_strategy { XL_SITE_WINDOW, XL_SITE_SOFT, XL_SITE_CALLOUT };
 struct xl_input {
     const uint8_t *code;  /* bytes at rip ... */
     unsigned code_bytes;  /* ... up to the end of the page (or of the CS limit, if nearer) */
@@ -97,8 +86,9 @@ struct xl_input {
     uint64_t cs_base;
     uint32_t key;         /* CPU_KEY_* */
     unsigned max_insns;
-    /* Does the instruction at code + off have sites that should be callouts (MMIO, traced pages)? May be NULL. */
-    bool (*hot_site)(void *opaque, unsigned off);
+    bool window; /* sites may go through the window (GS base is set) unless strategy() says otherwise */
+    /* Strategy of the sites of the instruction at code + off. May be NULL: window if allowed, else soft. */
+    enum xl_strategy (*strategy)(void *opaque, unsigned off);
     void *opaque;
 };
 enum xl_status {
@@ -108,16 +98,8 @@ enum xl_status {
     XL_OVERFLOW   /* buffers full: give more room */
 };
 struct xl_result {
-    unsigned tu_bytes, n_insns;
-    uint32_t hot_pc, hot_bytes, cold_pc, cold_bytes;
-    uint32_t entry_indirect_pc; /* entry for the jump cache: scratch registers still spilled */
-    struct xl_exit exit[2];
-    unsigned n_exits;
-    uint32_t ij_pc, ij_end, ij_miss_pc; /* inline indirect look-up: [ij_pc, ij_end) may be redirected to ij_miss_pc; 0 = none */
-    int16_t rsp_undo;                   /* what a branch that ends the block added to the stack pointer */
-    uint16_t last_off;                  /* guest offset of the last instruction */
-    struct xl_point point[XL_MAX_POINTS];
-    unsigned n_points;
+    struct ccf_desc d;
+    struct ccf_point point[XL_MAX_POINTS];
     struct xl_insn_info insn[XL_MAX_INSNS];
     uint32_t class_count[XL_CLASS_COUNT];
     bool crosses; /* one instruction that runs into the next page */

@@ -47,15 +47,17 @@ static uint64_t new_exit(struct xl *x, uint64_t target, unsigned rel_at)
 {
     struct xl_result *r = x->r;
     struct emit *c = x->cold;
-    CHECK(r->n_exits < 2);
-    struct xl_exit *e = &r->exit[r->n_exits++];
-    *e = (struct xl_exit){.target = target, .jmp_pc = (uint32_t)em_pc(x->hot), .rel_at = (uint8_t)rel_at};
+    CHECK(r->d.n_exits < 2);
+    struct ccf_exit *e = &r->d.exit[r->d.n_exits++];
+    *e = (struct ccf_exit){.target = target, .jmp_pc = (uint32_t)em_pc(x->hot), .rel_at = (uint8_t)rel_at};
     e->cross_page = ((target + x->in->cs_base) ^ (x->in->rip + x->in->cs_base)) >> PAGE_SHIFT != 0;
     e->stub_pc = (uint32_t)em_pc(c);
     em_sti32(c, x->l->link_pc, e->jmp_pc);
     em_jmp(c, x->g->exit_link);
-    if (e->cross_page)
+    if (e->cross_page) {
         e->jc_pc = emit_jc_stub(x, target, e->stub_pc);
+        e->jc_end = (uint32_t)em_pc(c);
+    }
     return e->stub_pc;
 }
 
@@ -89,19 +91,19 @@ static void indirect_tail(struct xl *x)
     }
     xl_unspill(x, x->spilled & ~keep);
     xl_spill(x, R_RCX);
-    x->r->ij_pc = (uint32_t)em_pc(e);
+    x->r->d.ij_pc = (uint32_t)em_pc(e);
     em_pext_abs(e, R_RCX, t, x->l->const_jc);
     em_ldm(e, 1, R_RCX, NO_REG, R_RCX, 3, (int32_t)jc->tag);
     em_lea(e, 1, R_RCX, R_RCX, (int)t, 0, 0);
     uint8_t *hit = em_jrcxz(e);
-    x->r->ij_miss_pc = (uint32_t)em_pc(c);
+    x->r->d.ij_miss_pc = (uint32_t)em_pc(c);
     em_jmp(e, em_pc(c));
     em_here8(e, hit);
     em_pext_abs(e, R_RCX, t, x->l->const_jc);
     jmp_table(e, jc->pc);
-    x->r->ij_end = (uint32_t)em_pc(e);
+    x->r->d.ij_end = (uint32_t)em_pc(e);
     em_st64(c, t, xl_cpu(x, offsetof(struct cpu, rip)));
-    em_sti32(c, x->l->link_pc, x->r->ij_pc);
+    em_sti32(c, x->l->link_pc, x->r->d.ij_pc);
     em_ld64(c, R_RCX, xl_slot(x, R_RCX));
     if (x->m64)
         em_ld64(c, R_RDX, xl_slot(x, R_RDX));
@@ -155,7 +157,7 @@ static void emit_ret(struct xl *x, struct xl_insn *n)
     } else {
         xl_adjust_sp(x, (int32_t)(size + more));
     }
-    x->r->rsp_undo = (int16_t)(size + more);
+    x->r->d.rsp_undo = (int16_t)(size + more);
     xl_site_done(x, n);
     indirect_tail(x);
 }
@@ -171,7 +173,7 @@ static void emit_call_ind(struct xl *x, struct xl_insn *n)
     } else {
         xl_push(x, n, NO_REG, xl_next_rip(x, n), size, BIT(R_RDX));
     }
-    x->r->rsp_undo = (int16_t)-(int)size;
+    x->r->d.rsp_undo = (int16_t)-(int)size;
     xl_site_done(x, n);
     indirect_tail(x);
 }

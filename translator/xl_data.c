@@ -95,11 +95,12 @@ void xl_emit_lea(struct xl *x, struct xl_insn *n)
 static void access(struct xl *x, unsigned op8, unsigned reg, const struct xl_site *s, unsigned size)
 {
     struct emit *e = x->hot;
+    xl_site_prefixes(e, s);
     if (size == 2)
         em8(e, 0x66);
-    em_rex(e, size == 8, reg, (unsigned)s->s2, (unsigned)s->s1, false);
+    em_rex(e, size == 8, reg, em_x(s->index), em_x(s->base), false);
     em8(e, size == 1 ? op8 : op8 + 1);
-    em_modrm_mem(e, reg, s->s1, s->s2, 0, 0);
+    xl_site_modrm(e, reg, s);
 }
 void xl_load(struct xl *x, unsigned reg, const struct xl_site *s, unsigned size) { access(x, 0x8a, reg, s, size); }
 void xl_store(struct xl *x, unsigned reg, const struct xl_site *s, unsigned size) { access(x, 0x88, reg, s, size); }
@@ -149,7 +150,7 @@ void xl_emit_bitstr(struct xl *x, struct xl_insn *n)
     ea = (struct xl_ea){.base = (int)at, .index = (int)word, .scale = (unsigned)__builtin_ctz(size), .asize = ea.asize, .seg = ea.seg};
     struct xl_site s = xl_site(x, n, &ea, size, n->how, 0, 0);
     xl_unspill(x, n->regs);
-    unsigned low = xl_pick(x, avoid | BIT(s.s1) | BIT(s.s2), false);
+    unsigned low = xl_pick(x, avoid | BIT(em_x(s.base)) | BIT(em_x(s.index)), false);
     em_pext_abs(e, low, bit, size == 8 ? x->l->const_63 : size == 4 ? x->l->const_31 : x->l->const_15);
     xl_add_point(x, em_pc(e), n->off);
     xl_rewrite_reg(x, n, &s, (int)low);

@@ -44,9 +44,9 @@ static void dump_code(FILE *f, const char *prefix, const uint8_t *p, uint32_t by
 void xl_dump(FILE *f, const struct xl_input *in, const struct xl_result *r, const uint8_t *hot, const uint8_t *cold)
 {
     char text[160];
-    fprintf(f, "TU %016" PRIx64 " key %05x: %u instructions, %u bytes -> CCF %08x: %u + %u bytes\n", in->rip, in->key, r->n_insns,
-            r->tu_bytes, r->hot_pc, r->hot_bytes, r->cold_bytes);
-    for (unsigned k = 0; k < r->n_insns; k++) {
+    fprintf(f, "TU %016" PRIx64 " key %05x: %u instructions, %u bytes -> CCF %08x: %u + %u bytes\n", in->rip, in->key, r->d.n_insns,
+            r->d.tu_bytes, r->d.hot_pc, r->d.hot_bytes, r->d.cold_bytes);
+    for (unsigned k = 0; k < r->d.n_insns; k++) {
         const struct xl_insn_info *i = &r->insn[k];
         uint8_t raw[16] = {0};
         for (unsigned b = 0; b < i->len && b < sizeof raw; b++)
@@ -54,11 +54,11 @@ void xl_dump(FILE *f, const struct xl_input *in, const struct xl_result *r, cons
                                                       : in->next ? in->next[i->guest_off + b - in->code_bytes] : 0;
         format(guest_mode(in->key), raw, i->len, in->rip + i->guest_off, text, sizeof text);
         fprintf(f, "  %016" PRIx64 "  %-9s %s\n", in->rip + i->guest_off, xl_class_name(i->cls), text);
-        uint32_t end = k + 1 < r->n_insns ? r->insn[k + 1].hot_off : r->hot_bytes;
-        dump_code(f, "                                        ", hot + i->hot_off, end - i->hot_off, r->hot_pc + i->hot_off);
+        uint32_t end = k + 1 < r->d.n_insns ? r->insn[k + 1].hot_off : r->d.hot_bytes;
+        dump_code(f, "                                        ", hot + i->hot_off, end - i->hot_off, r->d.hot_pc + i->hot_off);
     }
-    if (r->cold_bytes) {
+    if (r->d.cold_bytes) {
         fprintf(f, "  out of line:\n");
-        dump_code(f, "                                        ", cold, r->cold_bytes, r->cold_pc);
+        dump_code(f, "                                        ", cold, r->d.cold_bytes, r->d.cold_pc);
     }
 }

@@ -26,7 +26,7 @@ struct xl_insn {
     uint8_t act;       /* enum xl_act */
     uint8_t sys;       /* SYS_OP_* when act is XL_ACT_SYS */
     bool ends;         /* ends the TU */
-    bool hot_site;
+    uint8_t strategy; /* enum xl_strategy of its memory sites */
 };
 /* What the emitter does with it; finer than the class. */
 enum xl_act {
@@ -62,8 +62,25 @@ struct xl_ea {
     unsigned asize;  /* 2, 4, 8 */
     unsigned seg;
 };
-/* A site ready for use: the access goes to [s1 + s2]. */
-struct xl_site { int s1, s2; };
+/* A site ready for use: the access goes to [base + index * 2^scale + disp], through the window if gs is set. The soft
+ * strategies leave the pointer in base + index. */
+struct xl_site {
+    int base, index; /* host registers or NO_REG */
+    unsigned scale;
+    int32_t disp;
+    bool gs, a32; /* prefixes 65h, 67h */
+};
+static inline void xl_site_prefixes(struct emit *e, const struct xl_site *s)
+{
+    if (s->gs)
+        em8(e, 0x65);
+    if (s->a32)
+        em8(e, 0x67);
+}
+static inline void xl_site_modrm(struct emit *e, unsigned reg, const struct xl_site *s)
+{
+    em_modrm_mem(e, reg, s->base, s->index, s->scale, s->disp);
+}
 
 /* xl_scan.c */
 enum xl_status xl_scan(struct xl *x);

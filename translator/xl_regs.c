@@ -57,11 +57,11 @@ unsigned xl_pick(struct xl *x, unsigned avoid, bool legacy)
 void xl_add_point(struct xl *x, uint64_t pc, unsigned guest_off)
 {
     struct xl_result *r = x->r;
-    if (r->n_points == XL_MAX_POINTS) {
+    if (r->d.n_points == XL_MAX_POINTS) {
         x->hot->overflow = true;
         return;
     }
-    r->point[r->n_points++] = (struct xl_point){(uint32_t)pc, (uint16_t)guest_off, x->spilled};
+    r->point[r->d.n_points++] = (struct ccf_point){(uint32_t)pc, (uint16_t)guest_off, x->spilled};
 }
 
 void xl_set_rip(struct xl *x, struct emit *e, uint64_t rip) { em_sti64(e, xl_cpu(x, offsetof(struct cpu, rip)), rip); }

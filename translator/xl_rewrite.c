@@ -1,5 +1,5 @@
 /* translator/xl_rewrite.c - emits a guest instruction again for 64-bit host code: the same opcode, ModRM.reg and immediates,
- * with the memory operand (if any) replaced by [s1 + s2], and the prefixes that mean the same in 64-bit mode. */
+ * with the memory operand (if any) replaced by the site's, and the prefixes that mean the same in 64-bit mode. */
 #include "translator/xl_int.h"
 
 static bool names_vector(const struct xl_insn *n)
@@ -101,7 +101,7 @@ static void emit_vex(struct xl *x, const struct xl_insn *n, const struct xl_site
             b2 &= 0x7f;
     }
     if (s)
-        b1 = (uint8_t)((b1 & 0x9f) | (s->s2 & 8 ? 0 : 0x40) | (s->s1 & 8 ? 0 : 0x20));
+        b1 = (uint8_t)((b1 & 0x9f) | (s->index >= 8 ? 0 : 0x40) | (s->base >= 8 ? 0 : 0x20));
     if (reg >= 0)
         b1 = (uint8_t)((b1 & 0x7f) | (reg & 8 ? 0 : 0x80));
     em8(x->hot, b[0] == 0xc5 ? 0xc4 : b[0]);
@@ -121,7 +121,7 @@ static void emit_evex(struct xl *x, const struct xl_insn *n, const struct xl_sit
             p1 &= 0x7f;
     }
     if (s)
-        p0 = (uint8_t)((p0 & 0x9f) | (s->s2 & 8 ? 0 : 0x40) | (s->s1 & 8 ? 0 : 0x20));
+        p0 = (uint8_t)((p0 & 0x9f) | (s->index >= 8 ? 0 : 0x40) | (s->base >= 8 ? 0 : 0x20));
     em8(x->hot, 0x62);
     em8(x->hot, p0);
     em8(x->hot, p1);
@@ -134,7 +134,7 @@ static void emit_rex(struct xl *x, const struct xl_insn *n, const struct xl_site
     unsigned rex = had ? 0x40 | n->i.raw.rex.W << 3 | n->i.raw.rex.R << 2 | n->i.raw.rex.X << 1 | n->i.raw.rex.B : 0;
     if (s) {
         rex &= ~3u;
-        rex |= (unsigned)(s->s1 >> 3 & 1) | (unsigned)(s->s2 >> 3 & 1) << 1;
+        rex |= (s->base >= 8 ? 1u : 0) | (s->index >= 8 ? 2u : 0);
     }
     if (reg >= 0)
         rex = (rex & ~4u) | (unsigned)(reg >> 3 & 1) << 2;
@@ -164,6 +164,14 @@ static void emit_opcode(struct xl *x, const struct xl_insn *n)
     }
 }
 
+static void rewrite_modrm(struct emit *e, const ZydisDecodedInstruction *i, unsigned field, const struct xl_site *s)
+{
+    if (i->encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX && s->disp) /* an 8-bit displacement would be scaled */
+        em_modrm_mem32(e, field, s->base, s->index, s->scale, s->disp);
+    else
+        xl_site_modrm(e, field, s);
+}
+
 /* reg >= 0 replaces ModRM.reg. */
 void xl_rewrite_reg(struct xl *x, const struct xl_insn *n, const struct xl_site *s, int reg)
 {
@@ -177,6 +185,8 @@ void xl_rewrite_reg(struct xl *x, const struct xl_insn *n, const struct xl_site 
         em8(e, 0xc0 | (i->opcode & 0x0f));
         return;
     }
+    if (s)
+        xl_site_prefixes(e, s);
     emit_legacy_prefixes(x, n);
     switch (i->encoding) {
     case ZYDIS_INSTRUCTION_ENCODING_VEX:
@@ -189,7 +199,7 @@ void xl_rewrite_reg(struct xl *x, const struct xl_insn *n, const struct xl_site 
     if (modrm) {
         unsigned field = reg >= 0 ? (unsigned)reg : i->raw.modrm.reg;
         if (s)
-            em_modrm_mem(e, field, s->s1, s->s2, 0, 0);
+            rewrite_modrm(e, i, field, s);
         else
             em8(e, i->raw.modrm.mod << 6 | (field & 7) << 3 | i->raw.modrm.rm);
         tail = i->raw.modrm.offset + 1u + (i->attributes & ZYDIS_ATTRIB_HAS_SIB ? 1 : 0) + i->raw.disp.size / 8u;

@@ -119,7 +119,7 @@ static enum xl_status decode(struct xl *x, struct xl_insn *n, unsigned off)
     ZydisDecoderContext ctx;
     memset(n->op, 0, sizeof n->op);
     n->off = (uint16_t)off;
-    n->hot_site = false;
+    n->strategy = x->in->window ? XL_SITE_WINDOW : XL_SITE_SOFT;
     ZyanStatus s = ZydisDecoderDecodeInstruction(d, &ctx, n->bytes, have, &n->i);
     if (s == ZYDIS_STATUS_NO_MORE_DATA)
         return have >= 15 ? XL_TOO_LONG : XL_NEED_NEXT;
@@ -157,13 +157,13 @@ enum xl_status xl_scan(struct xl *x)
                 break;
             x->r->crosses = true;
         }
-        if (x->in->hot_site && n->mem >= 0)
-            n->hot_site = x->in->hot_site(x->in->opaque, off);
+        if (x->in->strategy)
+            n->strategy = (uint8_t)x->in->strategy(x->in->opaque, off);
         off += n->i.length;
         x->n++;
         if (n->ends || x->r->crosses)
             break;
     }
-    x->r->tu_bytes = off;
+    x->r->d.tu_bytes = off;
     return x->n ? XL_OK : XL_NEED_NEXT;
 }

@@ -12,6 +12,8 @@
  * Segments of 16/32-bit code that are not flat add, before that: ok = sign(offset + size - 1 - (limit + 1)), the base is added,
  * and the test becomes ok + 2 * rcx - 1 == 0, which also fails when the limit is exceeded.
  *
+ * Window strategy: the instruction's own operand with a GS prefix; the host MMU walks the shadow (shadowmmu/window.h).
+ *
  * Callout strategy (MMIO, traced pages, alignment checks, page-crossing accesses): C returns a pointer to RAM or to a bounce
  * buffer before the access, and takes the bounce buffer's new contents after it.
  */
@@ -81,9 +83,9 @@ void xl_emit_ea(struct xl *x, const struct xl_ea *ea, unsigned dst)
         em_movzx16_rr(e, dst, dst);
 }
 
-static uint32_t describe(struct xl *x, const struct xl_ea *ea, struct xl_site s, unsigned size, unsigned how, unsigned flags)
+static uint32_t describe(struct xl *x, const struct xl_ea *ea, unsigned s1, unsigned s2, unsigned size, unsigned how, unsigned flags)
 {
-    return size | how << 7 | ea->seg << 9 | (uint32_t)s.s1 << 12 | (uint32_t)s.s2 << 16 | flags | (x->m64 ? XL_SITE_64 : 0);
+    return size | how << 7 | ea->seg << 9 | s1 << 12 | s2 << 16 | flags | (x->m64 ? XL_SITE_64 : 0);
 }
 
 static bool needs_segment(const struct xl *x, const struct xl_ea *ea)
@@ -93,40 +95,51 @@ static bool needs_segment(const struct xl *x, const struct xl_ea *ea)
     return !((x->in->key & CPU_KEY_FLAT) && (ea->seg == S_DS || ea->seg == S_ES || ea->seg == S_SS));
 }
 
-static void emit_lookup(struct xl *x, const struct xl_insn *n, const struct xl_ea *ea, struct xl_site s, unsigned size,
-                        unsigned how, unsigned avoid, uint32_t desc)
+/* s1 = offset -> linear address; returns the register that holds 1 if the limit allows the access. */
+static unsigned emit_segment(struct xl *x, const struct xl_ea *ea, unsigned s1, unsigned s2, unsigned size, unsigned how,
+                             unsigned avoid)
+{
+    struct emit *e = x->hot;
+    size_t nlim = how == XL_READ ? offsetof(struct seg, nlim_r) : offsetof(struct seg, nlim_w);
+    unsigned ok = xl_pick(x, avoid | BIT(s1) | BIT(s2), false);
+    em_ld64(e, ok, seg_field(x, ea->seg, nlim));
+    em_lea(e, 1, ok, (int)ok, (int)s1, 0, (int32_t)size - 1);
+    em_pext_abs(e, ok, ok, x->l->const_sign);
+    em_ld64(e, s2, seg_field(x, ea->seg, offsetof(struct seg, base)));
+    em_lea(e, 0, s1, (int)s1, (int)s2, 0, 0);
+    return ok;
+}
+
+/* rcx == 0: go on here; otherwise out of line to C. */
+static void emit_miss(struct xl *x, const struct xl_insn *n, uint32_t desc, uint8_t *hit)
 {
     struct emit *e = x->hot, *c = x->cold;
+    em_jmp(e, em_pc(c));
+    em_here8(e, hit);
+    em_sti32(c, x->l->site, desc);
+    xl_call_glue(x, c, x->g->site_miss, n->off);
+}
+
+static void emit_lookup(struct xl *x, const struct xl_insn *n, const struct xl_ea *ea, unsigned s1, unsigned s2, unsigned size,
+                        unsigned how, unsigned avoid, uint32_t desc)
+{
+    struct emit *e = x->hot;
     const struct xl_layout *l = x->l;
     const struct xl_tlb_layout *t = &l->tlb[xl_user(x)];
     bool seg = needs_segment(x, ea);
-    unsigned ok = 0, s1 = (unsigned)s.s1, s2 = (unsigned)s.s2;
-    if (seg) {
-        size_t nlim = how == XL_READ ? offsetof(struct seg, nlim_r) : offsetof(struct seg, nlim_w);
-        ok = xl_pick(x, avoid | BIT(s1) | BIT(s2), false);
-        em_ld64(e, ok, seg_field(x, ea->seg, nlim));
-        em_lea(e, 1, ok, (int)ok, s.s1, 0, (int32_t)size - 1);
-        em_pext_abs(e, ok, ok, l->const_sign);
-        em_ld64(e, s2, seg_field(x, ea->seg, offsetof(struct seg, base)));
-        em_lea(e, 0, s1, s.s1, s.s2, 0, 0);
-    }
+    unsigned ok = seg ? emit_segment(x, ea, s1, s2, size, how, avoid) : 0;
     em_pext_abs(e, s2, s1, l->const_idx);
-    em_ldm(e, 1, R_RCX, NO_REG, s.s2, 3, (int32_t)(how == XL_READ ? t->tag_r : t->tag_w));
-    em_lea(e, 1, R_RCX, R_RCX, s.s1, 0, (int32_t)size - 1);
+    em_ldm(e, 1, R_RCX, NO_REG, (int)s2, 3, (int32_t)(how == XL_READ ? t->tag_r : t->tag_w));
+    em_lea(e, 1, R_RCX, R_RCX, (int)s1, 0, (int32_t)size - 1);
     em_pext_abs(e, R_RCX, R_RCX, l->const_page);
     if (seg)
         em_lea(e, 1, R_RCX, (int)ok, R_RCX, 1, -1);
-    uint8_t *hit = em_jrcxz(e);
-    em_jmp(e, em_pc(c));
-    em_here8(e, hit);
-    em_ldm(e, 1, s2, NO_REG, s.s2, 3, (int32_t)t->addend);
-    uint64_t back = em_pc(e);
-    em_sti32(c, l->site, desc);
-    xl_call_glue(x, c, x->g->site_miss, n->off);
-    em_jmp(c, back);
+    emit_miss(x, n, desc, em_jrcxz(e));
+    em_ldm(e, 1, s2, NO_REG, (int)s2, 3, (int32_t)t->addend);
+    em_jmp(x->cold, em_pc(e));
 }
 
-static void emit_pre(struct xl *x, const struct xl_insn *n, struct xl_site s, unsigned how, uint32_t desc)
+static void emit_pre(struct xl *x, const struct xl_insn *n, unsigned how, uint32_t desc)
 {
     struct emit *e = x->hot;
     em_sti32(e, x->l->site, desc);
@@ -135,13 +148,90 @@ static void emit_pre(struct xl *x, const struct xl_insn *n, struct xl_site s, un
         x->post_pending = true;
 }
 
-/* Emits the way to [s1 + s2]. The registers in avoid are left alone; all that n uses hold their guest values, but for RCX, which
- * is scratch: xl_unspill(n->regs) what the access itself needs afterwards. */
+/* ---- window strategy: the operand as it is, relative to GS ---- */
+
+/* 64-bit code: a canonical upper-half address plus the GS base is the host address; anything else faults. */
+static void window64(struct xl *x, const struct xl_insn *n, const struct xl_ea *ea, unsigned avoid, struct xl_site *s)
+{
+    *s = (struct xl_site){.base = ea->base, .index = ea->index, .scale = ea->scale, .disp = ea->disp, .gs = true};
+    bool based = ea->seg == S_FS || ea->seg == S_GS;
+    if (ea->abs_valid && !based && (int64_t)(int32_t)ea->abs == (int64_t)ea->abs) {
+        *s = (struct xl_site){.base = NO_REG, .index = NO_REG, .disp = (int32_t)ea->abs, .gs = true};
+        return;
+    }
+    if (!ea->abs_valid && !based && ea->asize == 8)
+        return;
+    unsigned at = xl_pick(x, avoid, n->high_byte);
+    if (based && !ea->abs_valid && ea->asize == 8 && ea->index < 0) { /* base register + disp + segment base */
+        em_ld64(x->hot, at, seg_field(x, ea->seg, offsetof(struct seg, base)));
+        *s = (struct xl_site){.base = (int)at, .index = ea->base, .disp = ea->disp, .gs = true};
+        if (ea->base == R_RSP)
+            *s = (struct xl_site){.base = R_RSP, .index = (int)at, .disp = ea->disp, .gs = true};
+        return;
+    }
+    if (based && ea->abs_valid && (int64_t)(int32_t)ea->abs == (int64_t)ea->abs) { /* per-CPU variables */
+        em_ld64(x->hot, at, seg_field(x, ea->seg, offsetof(struct seg, base)));
+        *s = (struct xl_site){.base = (int)at, .index = NO_REG, .disp = (int32_t)ea->abs, .gs = true};
+        return;
+    }
+    xl_emit_ea(x, ea, at);
+    *s = (struct xl_site){.base = (int)at, .index = NO_REG, .gs = true};
+    if (based) {
+        unsigned b = xl_pick(x, avoid | BIT(at), n->high_byte);
+        em_ld64(x->hot, b, seg_field(x, ea->seg, offsetof(struct seg, base)));
+        s->index = (int)b;
+    }
+}
+
+/* 16/32-bit code: the effective address is cut to 32 bits, so it cannot leave the 4 GiB window. */
+static void window32(struct xl *x, const struct xl_insn *n, const struct xl_ea *ea, unsigned size, unsigned how, unsigned avoid,
+                     unsigned flags, struct xl_site *s)
+{
+    *s = (struct xl_site){.base = ea->base, .index = ea->index, .scale = ea->scale, .disp = ea->disp, .gs = true, .a32 = true};
+    bool seg = needs_segment(x, ea);
+    if (!seg && ea->asize == 4) {
+        if (ea->abs_valid)
+            *s = (struct xl_site){.base = NO_REG, .index = NO_REG, .disp = (int32_t)ea->abs, .gs = true, .a32 = true};
+        return;
+    }
+    unsigned at = xl_pick(x, avoid, n->high_byte);
+    xl_emit_ea(x, ea, at);
+    *s = (struct xl_site){.base = (int)at, .index = NO_REG, .gs = true, .a32 = true};
+    if (!seg)
+        return;
+    unsigned tmp = xl_pick(x, avoid | BIT(at), false);
+    xl_spill(x, R_RCX);
+    unsigned ok = emit_segment(x, ea, at, tmp, size, how, avoid);
+    em_lea(x->hot, 1, R_RCX, (int)ok, NO_REG, 0, -1);
+    emit_miss(x, n, describe(x, ea, at, tmp, size, how, flags | XL_SITE_DIRECT), em_jrcxz(x->hot));
+    em8(x->cold, 0x0f), em8(x->cold, 0x0b); /* never comes back */
+}
+
+static struct xl_site soft_site(struct xl *x, const struct xl_insn *n, const struct xl_ea *ea, unsigned size, unsigned how,
+                                unsigned avoid, unsigned flags, bool callout)
+{
+    unsigned s1 = xl_pick(x, avoid, n->high_byte), s2 = xl_pick(x, avoid | BIT(s1), n->high_byte);
+    xl_emit_ea(x, ea, s1); /* before RCX, which may be part of it, is overwritten */
+    if (callout) {
+        emit_pre(x, n, how, describe(x, ea, s1, s2, size & 0x7f, how, flags | XL_SITE_OFFSET));
+    } else {
+        xl_spill(x, R_RCX);
+        if (x->m64 && (ea->seg == S_FS || ea->seg == S_GS)) {
+            em_ld64(x->hot, R_RCX, seg_field(x, ea->seg, offsetof(struct seg, base)));
+            em_lea(x->hot, 1, s1, (int)s1, R_RCX, 0, 0);
+        }
+        emit_lookup(x, n, ea, s1, s2, size, how, avoid, describe(x, ea, s1, s2, size, how, flags));
+    }
+    return (struct xl_site){.base = (int)s1, .index = (int)s2};
+}
+
+/* Emits the way to the operand. The registers in avoid are left alone; all that n uses hold their guest values, but for RCX,
+ * which may be scratch: xl_unspill(n->regs) what the access itself needs afterwards. */
 struct xl_site xl_site(struct xl *x, const struct xl_insn *n, const struct xl_ea *ea, unsigned size, unsigned how, unsigned avoid,
                        unsigned flags)
 {
     struct xl_site s;
-    bool callout = x->careful || n->hot_site || (x->in->key & CPU_KEY_AC) || size > 127;
+    bool callout = x->careful || n->strategy == XL_SITE_CALLOUT || (x->in->key & CPU_KEY_AC) || size > 127;
     xl_unspill(x, n->use & ~(unsigned)n->wronly & ~avoid);
     avoid |= BIT(R_RCX) | BIT(R_RSP);
     unsigned dead = n->wronly & ~avoid & 0xffff; /* its old value is wanted only if the access faults */
@@ -150,21 +240,12 @@ struct xl_site xl_site(struct xl *x, const struct xl_insn *n, const struct xl_ea
         avoid |= BIT(ea->base);
     if (ea->index >= 0)
         avoid |= BIT(ea->index);
-    s.s1 = (int)xl_pick(x, avoid, n->high_byte);
-    s.s2 = (int)xl_pick(x, avoid | BIT(s.s1), n->high_byte);
-    if (!callout) {
-        /* RCX holds an address component? The EA is computed before RCX is overwritten. */
-        xl_emit_ea(x, ea, (unsigned)s.s1); /* before RCX, which may be part of it, is overwritten */
-        xl_spill(x, R_RCX);
-        if (x->m64 && (ea->seg == S_FS || ea->seg == S_GS)) {
-            em_ld64(x->hot, R_RCX, seg_field(x, ea->seg, offsetof(struct seg, base)));
-            em_lea(x->hot, 1, (unsigned)s.s1, s.s1, R_RCX, 0, 0);
-        }
-        emit_lookup(x, n, ea, s, size, how, avoid, describe(x, ea, s, size, how, flags));
-        return s;
-    }
-    xl_emit_ea(x, ea, (unsigned)s.s1);
-    emit_pre(x, n, s, how, describe(x, ea, s, size & 0x7f, how, flags | XL_SITE_OFFSET));
+    if (callout || n->strategy == XL_SITE_SOFT || (flags & XL_SITE_MASKED))
+        return soft_site(x, n, ea, size, how, avoid, flags, callout);
+    if (x->m64)
+        window64(x, n, ea, avoid, &s);
+    else
+        window32(x, n, ea, size, how, avoid, flags, &s);
     return s;
 }
 

@@ -42,11 +42,12 @@ void xl_push(struct xl *x, struct xl_insn *n, int src, uint64_t imm, unsigned si
     if (src >= 0) {
         xl_store(x, (unsigned)src, &s, size);
     } else {
+        xl_site_prefixes(e, &s);
         if (size == 2)
             em8(e, 0x66);
-        em_rex(e, size == 8, 0, (unsigned)s.s2, (unsigned)s.s1, false);
+        em_rex(e, size == 8, 0, em_x(s.index), em_x(s.base), false);
         em8(e, 0xc7);
-        em_modrm_mem(e, 0, s.s1, s.s2, 0, 0);
+        xl_site_modrm(e, 0, &s);
         if (size == 2)
             em16(e, (unsigned)imm & 0xffff);
         else
@@ -103,17 +104,14 @@ void xl_emit_leave(struct xl *x, struct xl_insn *n)
     xl_ea_stack(x, 0, &ea);
     ea.base = R_RBP;
     xl_unspill(x, BIT(R_RBP));
-    struct xl_site s = xl_site(x, n, &ea, size, XL_READ, BIT(R_RBP), 0);
+    unsigned val = x->m64 ? xl_pick(x, n->use | BIT(R_RCX), false) : R_R14; /* R8 moves a 16-bit stack pointer */
+    struct xl_site s = xl_site(x, n, &ea, size, XL_READ, BIT(R_RBP) | BIT(val), 0);
     xl_add_point(x, em_pc(x->hot), n->off);
-    xl_load(x, (unsigned)s.s1, &s, size);
-    if (s.s1 == R_R8 && !x->m64) { /* set_sp uses R8 for 16-bit stacks */
-        em_mov_rr(x->hot, 1, R_R15, R_R8);
-        s.s1 = R_R15;
-    }
+    xl_load(x, val, &s, size);
     set_sp(x, R_RBP, (int32_t)size);
     if (size == 2)
-        em_mov16_rr(x->hot, R_RBP, (unsigned)s.s1);
+        em_mov16_rr(x->hot, R_RBP, val);
     else
-        em_mov_rr(x->hot, size == 8, R_RBP, (unsigned)s.s1);
+        em_mov_rr(x->hot, size == 8, R_RBP, val);
     xl_site_done(x, n);
 }
