@@ -172,7 +172,7 @@ Test(chardev, file_gets_every_byte)
 
 Test(chardev, doubled_comma_is_part_of_the_name)
 {
-    char spec[128];
+    char spec[256];
     struct chardev *c;
     snprintf(spec, sizeof spec, "file,id=x,path=%s/a,,b,append=on", dir);
     cr_assert_eq(chardev_open_backend(&env, spec, &c, err, sizeof err), 0, "%s", err);
@@ -313,7 +313,7 @@ Test(chardev, output_without_newline_leaves_soon)
 
 Test(chardev, logfile_has_a_copy)
 {
-    char spec[128], buf[16] = "";
+    char spec[256], buf[16] = "";
     struct chardev *c;
     struct user u;
     snprintf(spec, sizeof spec, "null,logfile=%s", path("log"));
