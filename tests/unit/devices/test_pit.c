@@ -381,7 +381,7 @@ Test(pit, tick_merged_in_an_unacknowledged_one_is_delivered_later)
         vtime_test_advance(loop, 3000000);
     }
     cr_assert_eq(pit.s.owed, 0);
-    cr_assert_eq(irq.rises, 6 + 2, "six of their own, two of them lost at first and repaid"); /* the lost edges pulsed as well */
+    cr_assert_eq(irq.rises, 6 + 2, "the two lost edges were pulses on the line as well");
 }
 
 Test(pit, masked_interrupt_builds_up_no_debt)
