@@ -41,6 +41,13 @@ static bool osize_matters(const struct xl_insn *n)
     }
 }
 
+/* F2 and F3 that do not choose the instruction are left out: they mean nothing in what is copied, but for the hints of lock
+ * elision, which would start a transaction that the guest was not offered. */
+static bool keep_prefix(const struct xl_insn *n, unsigned k)
+{
+    return n->i.raw.prefixes[k].type == ZYDIS_PREFIX_TYPE_MANDATORY || n->i.mnemonic == ZYDIS_MNEMONIC_PAUSE;
+}
+
 static void emit_legacy_prefixes(struct xl *x, const struct xl_insn *n)
 {
     struct emit *e = x->hot;
@@ -52,7 +59,7 @@ static void emit_legacy_prefixes(struct xl *x, const struct xl_insn *n)
             mandatory66 |= n->i.raw.prefixes[k].type == ZYDIS_PREFIX_TYPE_MANDATORY;
         }
         unsigned which = v == 0xf0 ? 0 : v == 0xf2 ? 1 : v == 0xf3 ? 2 : 3;
-        if (which < 3 && !seen[which]) {
+        if (which < 3 && !seen[which] && (which == 0 || keep_prefix(n, k))) {
             seen[which] = true;
             em8(e, v);
         }
@@ -172,6 +179,15 @@ static void rewrite_modrm(struct emit *e, const ZydisDecodedInstruction *i, unsi
         xl_site_modrm(e, field, s);
 }
 
+/* A register in imm8[7:4]; outside 64-bit mode bit 7 is ignored (SDM 2A 2.3.8). */
+static bool has_is4(const struct xl_insn *n)
+{
+    for (unsigned k = 0; k < n->i.operand_count; k++)
+        if (n->op[k].encoding == ZYDIS_OPERAND_ENCODING_IS4)
+            return true;
+    return false;
+}
+
 /* reg >= 0 replaces ModRM.reg. */
 void xl_rewrite_reg(struct xl *x, const struct xl_insn *n, const struct xl_site *s, int reg)
 {
@@ -187,12 +203,14 @@ void xl_rewrite_reg(struct xl *x, const struct xl_insn *n, const struct xl_site 
     }
     if (s)
         xl_site_prefixes(e, s);
-    emit_legacy_prefixes(x, n);
     switch (i->encoding) {
     case ZYDIS_INSTRUCTION_ENCODING_VEX:
     case ZYDIS_INSTRUCTION_ENCODING_XOP: emit_vex(x, n, s, reg); break;
     case ZYDIS_INSTRUCTION_ENCODING_EVEX: emit_evex(x, n, s); break;
-    default: emit_rex(x, n, s, reg); break;
+    default:
+        emit_legacy_prefixes(x, n);
+        emit_rex(x, n, s, reg);
+        break;
     }
     emit_opcode(x, n);
     unsigned tail = i->length;
@@ -207,7 +225,7 @@ void xl_rewrite_reg(struct xl *x, const struct xl_insn *n, const struct xl_site 
         tail = i->raw.imm[0].offset;
     }
     for (; tail < i->length; tail++)
-        em8(e, n->bytes[tail]);
+        em8(e, n->bytes[tail] & (!x->m64 && tail + 1u == i->length && has_is4(n) ? 0x7f : 0xff));
 }
 
 void xl_rewrite(struct xl *x, const struct xl_insn *n, const struct xl_site *s) { xl_rewrite_reg(x, n, s, -1); }
