@@ -101,6 +101,17 @@ static void fpu_pointers(struct vcpu *v, uint64_t *fip, uint64_t *fdp)
     *fdp = 0;
 }
 
+static struct xl_cpu translator_cpu(const struct cpumodel *m)
+{
+    struct xl_cpu c = {.amd = m->amd};
+#define XL_FEAT(id)                                                                                                    \
+    if (cpumodel_has(m, CPU_FEAT_##id))                                                                                \
+        xl_cpu_offer(&c, XL_FEAT_##id);
+#include "translator/xl_feature.def"
+#undef XL_FEAT
+    return c;
+}
+
 static int init_vcpu(struct vm *vm, struct vcpu *v)
 {
     struct vcpu_priv *p = v->priv;
@@ -125,8 +136,9 @@ static int init_vcpu(struct vm *vm, struct vcpu *v)
         return rc;
     cc_set_drop_hook(p->cc, vcpu_drop_block, v);
     rc = make_glue(v);
+    struct xl_cpu cpu = translator_cpu(vm->cpu);
     if (!rc)
-        rc = xl_create(&p->xl, &p->layout, vm->cpu->amd);
+        rc = xl_create(&p->xl, &p->layout, &cpu);
     if (!rc)
         rc = fpu_create(v);
     if (!rc)

@@ -14,26 +14,31 @@ const char *xl_class_name(enum xl_class c)
     return c < XL_CLASS_COUNT ? names[c] : "?";
 }
 
-static void init_decoder(ZydisDecoder *d, ZydisMachineMode mode, ZydisStackWidth width, bool amd)
+static void init_decoder(ZydisDecoder *d, ZydisMachineMode mode, ZydisStackWidth width, const struct xl_cpu *cpu)
 {
     ZydisDecoderInit(d, mode, width);
     /* Without MPX and CET their instructions are the NOPs they were made from. */
     ZydisDecoderEnableMode(d, ZYDIS_DECODER_MODE_MPX, ZYAN_FALSE);
     ZydisDecoderEnableMode(d, ZYDIS_DECODER_MODE_CET, ZYAN_FALSE);
     ZydisDecoderEnableMode(d, ZYDIS_DECODER_MODE_KNC, ZYAN_FALSE);
-    ZydisDecoderEnableMode(d, ZYDIS_DECODER_MODE_AMD_BRANCHES, amd);
+    ZydisDecoderEnableMode(d, ZYDIS_DECODER_MODE_AMD_BRANCHES, cpu->amd);
+    /* These ignore an F3 prefix where the feature is missing. */
+    ZydisDecoderEnableMode(d, ZYDIS_DECODER_MODE_LZCNT, xl_cpu_has(cpu, XL_FEAT_ABM));
+    ZydisDecoderEnableMode(d, ZYDIS_DECODER_MODE_TZCNT, xl_cpu_has(cpu, XL_FEAT_BMI1));
+    ZydisDecoderEnableMode(d, ZYDIS_DECODER_MODE_CLDEMOTE, ZYAN_FALSE);
 }
 
-int xl_create(struct xl **out, const struct xl_layout *layout, bool amd_branches)
+int xl_create(struct xl **out, const struct xl_layout *layout, const struct xl_cpu *cpu)
 {
     struct xl *x = calloc(1, sizeof *x);
     if (!x)
         return -RD_E_NOMEM;
     x->l = layout;
-    init_decoder(&x->dec64, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64, amd_branches);
-    init_decoder(&x->dec32, ZYDIS_MACHINE_MODE_LEGACY_32, ZYDIS_STACK_WIDTH_32, amd_branches);
-    init_decoder(&x->dec16, ZYDIS_MACHINE_MODE_LEGACY_16, ZYDIS_STACK_WIDTH_16, amd_branches);
-    init_decoder(&x->dec_real, ZYDIS_MACHINE_MODE_REAL_16, ZYDIS_STACK_WIDTH_16, amd_branches);
+    x->cpu = *cpu;
+    init_decoder(&x->dec64, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64, cpu);
+    init_decoder(&x->dec32, ZYDIS_MACHINE_MODE_LEGACY_32, ZYDIS_STACK_WIDTH_32, cpu);
+    init_decoder(&x->dec16, ZYDIS_MACHINE_MODE_LEGACY_16, ZYDIS_STACK_WIDTH_16, cpu);
+    init_decoder(&x->dec_real, ZYDIS_MACHINE_MODE_REAL_16, ZYDIS_STACK_WIDTH_16, cpu);
     *out = x;
     return 0;
 }
@@ -59,6 +64,7 @@ static void emit_one(struct xl *x, struct xl_insn *n)
     case XL_ACT_STI:
     case XL_ACT_CLD:
     case XL_ACT_STD:
+    case XL_ACT_SALC:
     case XL_ACT_MOV_FROM_SREG: xl_emit_priv(x, n); break;
     case XL_ACT_SYS: xl_emit_sys(x, n); break;
     default: xl_emit_ctl(x, n); break;

@@ -105,8 +105,25 @@ struct xl_result {
     bool crosses; /* one instruction that runs into the next page */
 };
 
+/* What the guest's CPU is: the instructions of features it does not offer are #UD. */
+enum xl_feature {
+    XL_FEAT_NEVER,
+    XL_FEAT_ALWAYS,
+#define XL_FEAT(id) XL_FEAT_##id,
+#include "translator/xl_feature.def"
+#undef XL_FEAT
+    XL_FEAT_COUNT
+};
+struct xl_cpu {
+    bool amd; /* AMD's branches: 66h truncates RIP */
+    uint64_t has[2];
+};
+static inline void xl_cpu_offer(struct xl_cpu *c, unsigned f) { c->has[f / 64] |= 1ull << f % 64; }
+static inline bool xl_cpu_has(const struct xl_cpu *c, unsigned f) { return c->has[f / 64] >> f % 64 & 1; }
+
 struct xl;
-int xl_create(struct xl **out, const struct xl_layout *layout, bool amd_branches);
+/* layout stays the caller's and must live as long; cpu is copied. */
+int xl_create(struct xl **out, const struct xl_layout *layout, const struct xl_cpu *cpu);
 void xl_destroy(struct xl *x);
 /* Writes code into hot and cold (p..end); on XL_OK fills *r. */
 enum xl_status xl_translate(struct xl *x, const struct xl_input *in, struct emit *hot, struct emit *cold, struct xl_result *r);

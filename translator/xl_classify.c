@@ -151,6 +151,7 @@ static bool harmless_category(ZydisInstructionCategory c)
     case ZYDIS_CATEGORY_SHA:
     case ZYDIS_CATEGORY_SHIFT:
     case ZYDIS_CATEGORY_SSE:
+    case ZYDIS_CATEGORY_STTNI:
     case ZYDIS_CATEGORY_TBM:
     case ZYDIS_CATEGORY_VAES:
     case ZYDIS_CATEGORY_VBMI2:
@@ -247,6 +248,10 @@ static void classify_push_pop(struct xl_insn *n, bool push)
 void xl_classify(struct xl *x, struct xl_insn *n)
 {
     bool ring0 = xl_cpl(x) == 0, plain = !(x->in->key & CPU_KEY_STEP);
+    if (!xl_offered(x, n)) {
+        refuse(n);
+        return;
+    }
     switch (n->i.mnemonic) {
     /* -- harmless, but in categories that are not -- */
     case ZYDIS_MNEMONIC_LEA: set(n, XL_IDENT, XL_ACT_LEA, false); return;
@@ -442,7 +447,7 @@ void xl_classify(struct xl *x, struct xl_insn *n)
     case ZYDIS_MNEMONIC_DAS: sys(n, SYS_OP_DAS, false); return;
     case ZYDIS_MNEMONIC_AAM: sys(n, SYS_OP_AAM, false); return;
     case ZYDIS_MNEMONIC_AAD: sys(n, SYS_OP_AAD, false); return;
-    case ZYDIS_MNEMONIC_SALC: refuse(n); return;
+    case ZYDIS_MNEMONIC_SALC: set(n, XL_INLINE, XL_ACT_SALC, false); return;
     case ZYDIS_MNEMONIC_MOVDIR64B: sys(n, SYS_OP_MOVDIR64B, false); return;
     case ZYDIS_MNEMONIC_MASKMOVQ:
     case ZYDIS_MNEMONIC_MASKMOVDQU:

@@ -33,12 +33,13 @@ enum xl_act {
     XL_ACT_IDENT, XL_ACT_MEM, XL_ACT_DROP, XL_ACT_LEA, XL_ACT_MOFFS, XL_ACT_BITSTR,
     XL_ACT_JCC, XL_ACT_JMP, XL_ACT_CALL, XL_ACT_RET, XL_ACT_JMP_IND, XL_ACT_CALL_IND, XL_ACT_LOOP,
     XL_ACT_PUSH_R, XL_ACT_PUSH_I, XL_ACT_PUSH_M, XL_ACT_POP_R, XL_ACT_LEAVE, XL_ACT_PUSHF,
-    XL_ACT_CLI, XL_ACT_STI, XL_ACT_CLD, XL_ACT_STD, XL_ACT_RDTSC, XL_ACT_MOV_FROM_SREG,
+    XL_ACT_CLI, XL_ACT_STI, XL_ACT_CLD, XL_ACT_STD, XL_ACT_RDTSC, XL_ACT_SALC, XL_ACT_MOV_FROM_SREG,
     XL_ACT_SYS
 };
 
 struct xl {
     const struct xl_layout *l;
+    struct xl_cpu cpu;
     ZydisDecoder dec64, dec32, dec16, dec_real;
     struct emit *hot, *cold;
     const struct xl_input *in;
@@ -88,6 +89,8 @@ int xl_gpr(ZydisRegister reg); /* number 0-15 or NO_REG (not a general register)
 unsigned xl_operand_bytes(const ZydisDecodedOperand *o);
 /* xl_classify.c */
 void xl_classify(struct xl *x, struct xl_insn *n);
+/* xl_feature.c: does the guest's CPU have the instruction? */
+bool xl_offered(const struct xl *x, const struct xl_insn *n);
 /* xl_regs.c: scratch registers */
 unsigned xl_pick(struct xl *x, unsigned avoid, bool legacy);
 void xl_spill(struct xl *x, int r);

@@ -34,12 +34,23 @@ static void emit_mov_from_sreg(struct xl *x, struct xl_insn *n)
     }
 }
 
+/* AL = CF ? FFh : 0, without touching the flags. Outside 64-bit mode only. */
+static void emit_salc(struct xl *x)
+{
+    struct emit *e = x->hot;
+    xl_unspill(x, BIT(R_RAX));
+    em8(e, 0x41), em8(e, 0x0f), em8(e, 0x93), em8(e, 0xc0); /* setnc r8b */
+    em_lea(e, 0, R_R8, R_R8, NO_REG, 0, -1);
+    em8(e, 0x44), em8(e, 0x88), em8(e, 0xc0);               /* mov al, r8b */
+}
+
 void xl_emit_priv(struct xl *x, struct xl_insn *n)
 {
     switch (n->act) {
     case XL_ACT_CLI: em_sti8(x->hot, xl_cpu(x, offsetof(struct cpu, if_flag)), 0); break;
     case XL_ACT_STI: emit_sti(x, n); break;
     case XL_ACT_CLD: em_sti8(x->hot, xl_cpu(x, offsetof(struct cpu, df_flag)), 0); break;
+    case XL_ACT_SALC: emit_salc(x); break;
     case XL_ACT_STD: em_sti8(x->hot, xl_cpu(x, offsetof(struct cpu, df_flag)), 1); break;
     default: emit_mov_from_sreg(x, n); break;
     }
@@ -132,6 +143,10 @@ static bool immediate(const struct xl_insn *n, uint64_t *imm)
         }
         return true;
     }
+    if (n->sys == SYS_OP_RET_FAR) { /* without an immediate: releases nothing */
+        *imm = n->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE ? n->op[0].imm.value.u : 0;
+        return true;
+    }
     for (unsigned k = 0; k < n->i.operand_count; k++) {
         const ZydisDecodedOperand *o = &n->op[k];
         if (o->type == ZYDIS_OPERAND_TYPE_POINTER) {
@@ -159,6 +174,10 @@ static unsigned op_bytes(const struct xl_insn *n)
     case SYS_OP_POP_SREG:
     case SYS_OP_POP_MEM: return xl_stack_bytes(n);
     case SYS_OP_MASKMOV: return n->i.mnemonic == ZYDIS_MNEMONIC_MASKMOVQ ? 8 : 16;
+    case SYS_OP_RDFSBASE: /* 66h has no meaning here */
+    case SYS_OP_RDGSBASE:
+    case SYS_OP_WRFSBASE:
+    case SYS_OP_WRGSBASE:
     case SYS_OP_FXSAVE:
     case SYS_OP_FXRSTOR:
     case SYS_OP_XSAVE:
