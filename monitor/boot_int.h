@@ -69,6 +69,8 @@ int boot_zero(struct boot *b, uint64_t gpa, uint64_t bytes);
 int boot_put_low(struct boot *b, const char *what, const void *data, uint64_t bytes, uint64_t *gpa);
 /* Loads a whole file as high as it fits in [0, max), page-aligned. */
 int boot_put_initrd(struct boot *b, const char *name, uint64_t max, uint64_t *gpa, uint64_t *bytes);
+/* Writes the few fields of the BIOS data area that kernels read on their own, unless firmware or the kernel owns the place. */
+int boot_put_bda(struct boot *b);
 /* KiB of RAM below 1 MiB and from 1 MiB to the first hole, as basic memory information has it. */
 void boot_basic_mem(const struct boot *b, uint32_t *lower_kib, uint32_t *upper_kib);
 

@@ -64,6 +64,8 @@ int boot_load(const struct boot_config *cfg, struct gpmem *mem, struct cpu *cpu,
         r = boot_file_read(&b, "kernel", cfg->kernel, &b.kernel);
     if (!r)
         r = load_any(&b);
+    if (!r)
+        r = boot_put_bda(&b);
     free(b.kernel.data);
     if (r)
         return r;

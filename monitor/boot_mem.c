@@ -3,6 +3,18 @@
 #include "shadowmmu/gpmem.h"
 #include <unistd.h>
 
+/* BIOS data area: what a kernel may read there without calling the BIOS. */
+#define BDA 0x400u
+#define BDA_BYTES 0x100u
+enum {
+    BDA_EBDA_SEGMENT = 0x0e,
+    BDA_BASE_KIB = 0x13,
+    BDA_VIDEO_MODE = 0x49,
+    BDA_COLUMNS = 0x4a,
+    BDA_CRTC_PORT = 0x63,
+    BDA_LAST_ROW = 0x84
+};
+
 unsigned boot_default_map(uint64_t ram_bytes, uint64_t acpi_bytes, struct boot_range out[5])
 {
     unsigned n = 0;
@@ -211,4 +223,28 @@ void boot_basic_mem(const struct boot *b, uint32_t *lower_kib, uint32_t *upper_k
     uint64_t low = boot_ram_end(b, 0), high = boot_ram_end(b, 0x100000);
     *lower_kib = low > 0xa0000 ? 640 : (uint32_t)(low >> 10);
     *upper_kib = high > BOOT_4G ? (BOOT_4G - 0x100000) >> 10 : high ? (uint32_t)((high - 0x100000) >> 10) : 0;
+}
+
+/* Kernels look into the BIOS data area for the end of low memory even when nothing else of a BIOS is used (Linux to reserve
+ * it, Xen to put its trampoline there). Not an error if there is no memory there. */
+int boot_put_bda(struct boot *b)
+{
+    uint64_t low = boot_ram_end(b, 0);
+    if (b->cfg->bios_services || low > BOOT_LOW_RAM_TOP || !boot_is_free(b, BDA, BDA_BYTES))
+        return 0;
+    uint8_t bda[BDA_BYTES] = {0}, ebda_kib = 1;
+    put16(bda + BDA_EBDA_SEGMENT, (uint16_t)(low >> 4));
+    put16(bda + BDA_BASE_KIB, (uint16_t)(low >> 10));
+    if (b->cfg->vga_text) {
+        bda[BDA_VIDEO_MODE] = 3;
+        put16(bda + BDA_COLUMNS, 80);
+        put16(bda + BDA_CRTC_PORT, 0x3d4);
+        bda[BDA_LAST_ROW] = 24;
+    }
+    int r = boot_claim(b, "the BIOS data area", BDA, BDA_BYTES);
+    if (!r)
+        r = boot_write(b, BDA, bda, sizeof bda);
+    /* Its first byte is the area's size; the reserved range need not be backed by memory. */
+    (void)gpmem_write(b->mem, low, &ebda_kib, 1);
+    return r;
 }

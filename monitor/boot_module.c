@@ -34,8 +34,10 @@ static int load_one(struct boot *b, uint64_t min, struct boot_module *m)
     int fd = boot_file_open(b, "module", name, &m->bytes);
     int r = fd < 0 ? fd : 0;
     if (!r) {
+        /* Behind the kernel, where kernels look for them first; before it if it sits at the end of memory. */
         struct boot_want w = {.bytes = boot_align(m->bytes, PAGE_SIZE), .align = PAGE_SIZE, .min = min, .max = BOOT_4G};
-        if (boot_place(b, &w, &m->gpa)) {
+        struct boot_want below = {.bytes = w.bytes, .align = PAGE_SIZE, .min = BOOT_LOW_LIMIT, .max = min};
+        if (boot_place(b, &w, &m->gpa) || boot_place(b, &below, &m->gpa)) {
             r = boot_file_copy(b, name, fd, m->gpa, m->bytes);
         } else {
             close(fd);

@@ -2,12 +2,23 @@
 # tests/boot/starve.sh - boots a kernel many times in a row while busy loops starve the host: timers must neither hang the
 # guest nor be found broken.
 #
-# usage: starve.sh ARCH COUNT [--qemu | --engine PROGRAM] [--append WORDS] [-- ENGINE-OPTION...]
+# usage: starve.sh ARCH COUNT [--append WORDS]... [RUN_BOOT-OPTION...]
+# Several --append take turns, boot by boot ("" is none); other options go to run_boot.sh.
 # Every boot must reach a small script, find a clean kernel log, and power off within two minutes. Two busy loops run per host core.
 set -uo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 arch=$1 count=$2
 shift 2
+appends=() rest=()
+while [ $# -gt 0 ]; do
+    case $1 in
+    --append) appends+=("$2"); shift ;;
+    --) rest+=("$@"); break ;;
+    *) rest+=("$1") ;;
+    esac
+    shift
+done
+[ ${#appends[@]} -gt 0 ] || appends=("")
 work=$(mktemp -d)
 busy=()
 finish() {
@@ -28,13 +39,17 @@ for _ in $(seq $(($(nproc) * 2))); do
 done
 failed=0
 for i in $(seq "$count"); do
-    if ! "$here/run_boot.sh" "$arch" --timeout 120 --script "$work/script" "$@" >"$work/log" 2>&1; then
+    append=${appends[$((i % ${#appends[@]}))]}
+    "$here/run_boot.sh" "$arch" --timeout 120 --script "$work/script" --append "$append" "${rest[@]}" >"$work/log" 2>&1
+    case $? in
+    0) echo "boot $i ($append): $(head -n 1 "$work/log")" ;;
+    77) cat "$work/log"; exit 77 ;;
+    *)
         failed=$((failed + 1))
-        echo "boot $i failed:"
+        echo "boot $i ($append) failed:"
         cat "$work/log"
-    else
-        echo "boot $i: $(head -n 1 "$work/log")"
-    fi
+        ;;
+    esac
 done
-echo "starve: $arch $*: $((count - failed)) of $count boots ok"
+echo "starve: $arch: $((count - failed)) of $count boots ok"
 [ $failed = 0 ]

@@ -86,3 +86,22 @@ Test(boot_mem, basic_memory_is_in_kib)
     cr_expect_eq(lower, 639);
     cr_expect_eq(upper, (T_RAM - MIB - T_ACPI) >> 10);
 }
+
+Test(boot_mem, bios_data_area_tells_the_end_of_low_memory)
+{
+    cr_assert_eq(boot_put_bda(&b), 0);
+    cr_expect_eq(t_read(0x40e, 2), 0x9fc0);
+    cr_expect_eq(t_read(0x413, 2), 639);
+    cr_expect_eq(t_read(0x9fc00, 1), 1);
+    cr_expect_eq(t_read(0x44a, 2), 0, "no screen");
+}
+Test(boot_mem, bios_data_area_is_left_to_firmware_and_to_kernels_that_load_there)
+{
+    cr_assert_eq(boot_claim(&b, "kernel", 0x480, 16), 0);
+    cr_assert_eq(boot_put_bda(&b), 0);
+    cr_expect_eq(t_read(0x413, 2), 0);
+    b.n_claims = 0;
+    t_cfg.bios_services = true;
+    cr_assert_eq(boot_put_bda(&b), 0);
+    cr_expect_eq(t_read(0x413, 2), 0);
+}
