@@ -1,4 +1,4 @@
-/* tests/fuzz/fuzz_target.c - libFuzzer's entry. Build with -DRD_LIBFUZZER=ON and clang; see docs/TESTING.md. */
+/* tests/fuzz/fuzz_target.c - libFuzzer's entry. libfuzzer.sh builds it; see docs/TESTING.md. */
 #include "tests/fuzz/machine.h"
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,5 +1,6 @@
 /* tests/fuzz/machine.c - builds and runs the machine that a fuzz input describes. */
 #include "tests/fuzz/machine.h"
+#include "base/err.h"
 #include "monitor/vcpu.h"
 #include "shadowmmu/gpmem.h"
 #include <signal.h>
@@ -425,10 +426,16 @@ static int build(struct machine *m, struct input *in, const struct vm_config *se
 {
     static const struct vm_ops ops = {.pio = on_pio, .mmio = on_mmio, .intr_ack = on_ack};
     static const struct vm_config defaults = {.seed = 1, .tc_bytes = FUZZ_TC_BYTES, .cpu_model = "host"};
-    if (vm_create(&m->vm, settings ? settings : &defaults, &ops, m))
-        return -1;
-    if (vm_add_memory(m->vm, 0, RAM_BYTES, false) || vm_add_memory(m->vm, ROM_GPA, ROM_BYTES, true))
-        return -1;
+    int err = vm_create(&m->vm, settings ? settings : &defaults, &ops, m);
+    if (err)
+        return err;
+    err = vm_add_memory(m->vm, 0, RAM_BYTES, false);
+    if (!err)
+        err = vm_add_memory(m->vm, ROM_GPA, ROM_BYTES, true);
+    if (err) {
+        vm_destroy(m->vm);
+        return err;
+    }
     m->ram = gpmem_ptr(vm_memory(m->vm), 0);
     m->v = vm_vcpu(m->vm, 0);
     m->kind = (unsigned)take(in, 1) % FUZZ_KINDS;
@@ -445,8 +452,9 @@ void fuzz_run(const uint8_t *data, size_t n, const struct vm_config *settings, u
     struct machine m = {0};
     struct input in = {data, data + n};
     memset(r, 0, sizeof *r);
-    if (build(&m, &in, settings)) {
-        snprintf(r->broken, sizeof r->broken, "no VM");
+    int err = build(&m, &in, settings);
+    if (err) {
+        snprintf(r->broken, sizeof r->broken, "no VM: %s", err_text(err));
         return;
     }
     timer_t t = make_timer(ms);
