@@ -107,7 +107,7 @@ static sys_fn *const table[SYS_OP_COUNT] = {
     [SYS_OP_XSAVEOPT] = sys_xsave,
     [SYS_OP_XSAVEC] = sys_xsave,
     [SYS_OP_XRSTOR] = sys_xrstor,
-    [SYS_OP_VSIB] = op_ud,
+    [SYS_OP_VSIB] = sys_vsib,
 };
 
 int sys_exec(struct vcpu *v, struct sys_op op)

@@ -83,4 +83,7 @@ int sys_xsave(struct vcpu *v, struct sys_op op); /* XSAVE XSAVEOPT XSAVEC */
 int sys_xrstor(struct vcpu *v, struct sys_op op);
 /* -- vsib.c -- */
 int sys_vsib(struct vcpu *v, struct sys_op op);
+/* Which bytes of its memory operand would the instruction (VMASKMOV, or EVEX with a mask) access with the registers as they
+ * are? Bit i = byte i; faults of the others must not show. False: no memory operand. Not nofpu: calls fpu_leave. */
+bool sys_masked_bytes(struct vcpu *v, const void *insn, unsigned len, uint64_t *bytes);
 #endif
