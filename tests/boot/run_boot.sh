@@ -11,7 +11,7 @@ set -uo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
 [ $# -ge 1 ] || { sed -n '4,9s/^# \{0,1\}//p' "$0" >&2; exit 2; }
-arch=$1 engine=("$root/build/release/ringdown") append= limit=300 memory=512M kernel= script=
+arch=$1 engine=("$root/build/release/ringdown") append='' limit=300 memory=512M kernel='' script=''
 shift
 while [ $# -gt 0 ]; do
     case $1 in

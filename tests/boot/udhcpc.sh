@@ -1,4 +1,5 @@
 #!/bin/sh
+# shellcheck disable=SC2154 # the client sets them
 # What the guest's DHCP client does with a lease: address, route, name server.
 [ "$1" = bound ] || [ "$1" = renew ] || exit 0
 ifconfig "$interface" "$ip" netmask "${subnet:-255.255.255.0}" up
