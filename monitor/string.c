@@ -71,8 +71,11 @@ static uint32_t flags_of(uint64_t ax) { return (uint32_t)(ax >> 8 & (EFLAGS_ARIT
 
 /* Compares up to n elements, stopping after one that ends the repetition. Returns how many were compared (n >= 1). */
 #define CMPS(pre, x)                                                                                                   \
-    __asm__ volatile(pre " cmps" x "; lahf; seto %%al; cld" : "+D"(d), "+S"(s), "+c"(left), "+a"(ax) : : "memory", "c" \
-                                                                                                                   "c")
+    __asm__ volatile(pre " cmps" x "; lahf; seto %%al; cld"                                                            \
+                     : "+D"(d), "+S"(s), "+c"(left), "+a"(ax)                                                          \
+                     :                                                                                                 \
+                     : "memory", "c"                                                                                   \
+                                 "c")
 static uint64_t host_cmps(const struct str *t, const uint8_t *s, const uint8_t *d, uint64_t n, uint32_t *flags)
 {
     uint64_t ax = 0, left = n;
