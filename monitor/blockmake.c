@@ -3,11 +3,11 @@
 #include "monitor/vm_int.h"
 #include <stdio.h>
 
-static bool hot_site(void *opaque, unsigned off)
+static enum xl_strategy strategy(void *opaque, unsigned off)
 {
     struct vcpu *v = opaque;
-    const struct hot_site *h = vcpu_hot_site(v, v->priv->translating_phys + off);
-    return h->phys == v->priv->translating_phys + off && h->count >= HOT_SITE_LIMIT;
+    enum xl_strategy s = site_strategy(v, v->priv->translating_phys + off);
+    return s == XL_SITE_WINDOW && !v->priv->translating_window ? XL_SITE_SOFT : s;
 }
 
 /* Bytes that may be fetched at rip before the end of the page or of the code segment. */
@@ -76,7 +76,7 @@ struct cc_block *vcpu_make_block(struct vcpu *v, const struct cc_key *k, const u
     const struct vm_config *cfg = &v->vm->cfg;
     bool single = k->mode & (CPU_KEY_STEP | CPU_KEY_CAREFUL);
     struct xl_input in = {.code = host, .code_bytes = fetchable(v, lin), .rip = k->rip, .cs_base = k->cs_base, .key = k->mode,
-                          .max_insns = single ? 1 : cfg->max_insns ? cfg->max_insns : 32, .hot_site = hot_site, .opaque = v};
+                          .max_insns = single ? 1 : cfg->max_insns ? cfg->max_insns : 32, .strategy = strategy, .opaque = v};
     struct cc_space sp;
     uint64_t phys2 = ~0ull;
     if (!host) {
@@ -88,6 +88,7 @@ struct cc_block *vcpu_make_block(struct vcpu *v, const struct cc_key *k, const u
     if (cfg->evict_random && rng_once_in(&p->rng, cfg->evict_random))
         cc_flush(p->cc);
     p->translating_phys = k->phys;
+    p->translating_window = in.window = window_usable(v, k->mode, k->rip);
     enum xl_status s;
     struct emit hot, cold;
     for (unsigned tries = 0;; tries++) {

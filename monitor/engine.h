@@ -33,6 +33,7 @@ struct vm_ops {
 };
 struct vm_config {
     uint64_t tc_bytes;      /* translation cache size, 0 = default */
+    bool no_window;         /* -accel bt,window=off: kernel code reaches memory through the soft TLB */
     bool no_chain;          /* -accel bt,chain=off */
     unsigned max_insns;     /* instructions per block, 0 = default; 1 = one-instruction blocks */
     unsigned evict_random;  /* flush at random, once in this many translations; 0 = never */
@@ -79,6 +80,8 @@ void vcpu_inject(struct vcpu *v, uint8_t vector);
 void vcpu_request_intr_window(struct vcpu *v, bool on);
 void vcpu_reset(struct vcpu *v);
 
+/* Does kernel code run through a window? False: not wanted, or the host lacks FSGSBASE. */
+bool vm_has_window(const struct vm *vm);
 /* The signal that vcpu_kick sends to the vCPU's thread; a timer may send it itself (timer_create, SIGEV_THREAD_ID). */
 int vcpu_kick_signal(void);
 /* The CPU model, to be completed (hypervisor leaves, TSC frequency) before the first run: monitor/cpumodel.h. */

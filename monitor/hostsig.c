@@ -96,6 +96,9 @@ static void fault_handler(int sig, siginfo_t *si, void *ctx)
     v->priv->fault_pc = (uint64_t)g[REG_RIP];
     v->priv->fault_addr = (uint64_t)g[REG_CR2];
     v->priv->fault_trap = guest_vector((int)g[REG_TRAPNO]);
+    v->priv->fault_action = window_fault(v, b, (uint64_t)g[REG_RIP], (int)g[REG_TRAPNO], (uint64_t)g[REG_CR2], g[REG_ERR] & PF_W);
+    if (v->priv->fault_action == FA_RESUME)
+        return;
     const struct xl_entry *e = b->key.mode & CPU_KEY_CODE64 ? &v->priv->enter64 : &v->priv->enter32;
     g[REG_RIP] = (greg_t)e->exit_hostfault;
 }
@@ -133,6 +136,7 @@ int hostsig_thread_enter(struct vcpu *v)
         if (sigaltstack(&ss, NULL))
             return -RD_E_HOST;
         current = v;
+        p->gs_base = 0;
         p->thread = pthread_self();
         __atomic_store_n(&p->thread_known, true, __ATOMIC_SEQ_CST);
     }

@@ -56,6 +56,10 @@ void vcpu_mmu_flush(struct vcpu *v, enum mmu_flush what)
     for (unsigned i = 0; i < 1u << ITLB_BITS; i++)
         if (what == MMU_FLUSH_ALL || !v->priv->itlb[i].global)
             v->priv->itlb[i].lin = ~0ull;
+    if (v->priv->win64)
+        window_flush(v->priv->win64, what == MMU_FLUSH_ALL);
+    if (v->priv->win32)
+        window_flush(v->priv->win32, what == MMU_FLUSH_ALL);
     if (what == MMU_FLUSH_ALL)
         cc_unlink_cross(v->priv->cc, ~0ull);
 }
@@ -68,6 +72,10 @@ void vcpu_mmu_invlpg(struct vcpu *v, uint64_t lin)
     for (unsigned i = 0; i < 1u << ITLB_BITS; i++)
         if ((v->priv->itlb[i].lin ^ lin) >> 22 == 0)
             v->priv->itlb[i].lin = ~0ull;
+    if (v->priv->win64)
+        window_invalidate(v->priv->win64, lin);
+    if (v->priv->win32)
+        window_invalidate(v->priv->win32, lin);
     flush_jc(v, 0);
     flush_jc(v, 1);
     cc_unlink_cross(v->priv->cc, lin);
@@ -82,6 +90,10 @@ void vcpu_mark_code(struct vcpu *v, uint64_t gpa)
     *f |= GP_CODE;
     softtlb_protect_gpa(&v->tlb[0], gpa);
     softtlb_protect_gpa(&v->tlb[1], gpa);
+    if (v->priv->win64)
+        window_protect(v->priv->win64, gpa);
+    if (v->priv->win32)
+        window_protect(v->priv->win32, gpa);
 }
 
 static void code_written(struct vcpu *v, uint64_t gpa, uint64_t bytes)

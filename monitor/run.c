@@ -19,6 +19,7 @@ static uint64_t enter(struct vcpu *v, struct cc_block *b)
     v->stats->tc_entries++;
     p->invalidated = 0;
     p->enter_block = b;
+    window_switch(v, b->key.mode);
     fpu_enter(v);
     __atomic_store_n(&v->in_tc, 1, __ATOMIC_SEQ_CST);
     uint64_t code = TC_EXIT_DISPATCH;
@@ -78,11 +79,19 @@ static enum step took_indirect(struct vcpu *v)
     return raise_fault(v);
 }
 
+static enum step careful(struct vcpu *v);
+
 static enum step host_fault(struct vcpu *v)
 {
     struct vcpu_priv *p = v->priv;
     struct cc_block *b = tc_recover(v, p->fault_pc);
     v->stats->host_faults++;
+    switch (p->fault_action) {
+    case FA_SOFTEN: site_set_strategy(v, p->soften_phys, p->soften_strategy); return STEP_GO_ON;
+    case FA_CAREFUL: return careful(v);
+    case FA_RAISE: return raise_fault(v);
+    default: break;
+    }
     if (!b || p->fault_trap < 0) {
         fpu_leave(v);
         vcpu_report(v, "a fault in translated code that no guest instruction explains");
@@ -144,8 +153,6 @@ static int run_block(struct vcpu *v, uint32_t mode, int *err)
     return (int)enter(v, b);
 }
 
-static enum step careful(struct vcpu *v);
-
 static enum step after_tc(struct vcpu *v, int code)
 {
     switch (code) {
@@ -161,18 +168,13 @@ static enum step after_tc(struct vcpu *v, int code)
 }
 
 /* A site that keeps needing care becomes a callout in its block. */
-static void note_hot_site(struct vcpu *v)
+static void note_careful(struct vcpu *v)
 {
     uint64_t gpa, lin = v->c.rip + (cpu_code64(&v->c) ? 0 : v->c.seg[S_CS].base);
     uint8_t *host;
     bool global;
-    if (vcpu_fetch(v, lin, &gpa, &host, &global))
-        return;
-    struct hot_site *h = vcpu_hot_site(v, gpa);
-    if (h->phys != gpa)
-        *h = (struct hot_site){gpa, 0};
-    if (++h->count == HOT_SITE_LIMIT)
-        cc_invalidate(v->priv->cc, gpa, 1);
+    if (!vcpu_fetch(v, lin, &gpa, &host, &global))
+        site_note_careful(v, gpa);
 }
 
 /* Runs the one instruction at rip with its memory sites as callouts. */
@@ -181,7 +183,7 @@ static enum step careful(struct vcpu *v)
     int err;
     struct vcpu_priv *p = v->priv;
     uint32_t mode = v->c.key | CPU_KEY_CAREFUL;
-    note_hot_site(v);
+    note_careful(v);
     p->link_from = NULL;
     p->want_jc = false;
     p->deferred_out = false;

@@ -6,6 +6,7 @@
 #include "shadowmmu/ptwalk.h"
 #include <stdlib.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -112,6 +113,25 @@ static struct xl_cpu translator_cpu(const struct cpumodel *m)
     return c;
 }
 
+/* The windows need WRGSBASE at CPL 3. AddressSanitizer's shadow lies where a 64-bit guest has its memory. */
+static bool host_has_window(void)
+{
+#ifdef __SANITIZE_ADDRESS__
+    return false;
+#else
+    return getauxval(AT_HWCAP2) & 2;
+#endif
+}
+
+static int make_windows(struct vcpu *v)
+{
+    struct vcpu_priv *p = v->priv;
+    if (v->vm->cfg.no_window || !host_has_window())
+        return 0;
+    int rc = window_create(&p->win64, v->mem, true, v->stats);
+    return rc ? rc : window_create(&p->win32, v->mem, false, v->stats);
+}
+
 static int init_vcpu(struct vm *vm, struct vcpu *v)
 {
     struct vcpu_priv *p = v->priv;
@@ -131,7 +151,10 @@ static int init_vcpu(struct vm *vm, struct vcpu *v)
     for (unsigned i = 0; i < 1u << ITLB_BITS; i++)
         p->itlb[i].lin = ~0ull;
     fill_layout(v, &p->layout);
-    int rc = cc_create(&p->cc, vm->cfg.tc_bytes ? vm->cfg.tc_bytes : DEFAULT_TC_BYTES, &vm->stats);
+    int rc = make_windows(v);
+    if (rc)
+        return rc;
+    rc = cc_create(&p->cc, vm->cfg.tc_bytes ? vm->cfg.tc_bytes : DEFAULT_TC_BYTES, &vm->stats);
     if (rc)
         return rc;
     cc_set_drop_hook(p->cc, vcpu_drop_block, v);
@@ -194,6 +217,8 @@ void vm_destroy(struct vm *vm)
     struct vcpu *v = vm->vcpu;
     if (v && v->priv) {
         hostsig_forget(v);
+        window_destroy(v->priv->win64);
+        window_destroy(v->priv->win32);
         cc_destroy(v->priv->cc);
         xl_destroy(v->priv->xl);
         fpu_destroy(v);
@@ -211,6 +236,7 @@ int vm_add_memory(struct vm *vm, uint64_t gpa, uint64_t bytes, bool rom) { retur
 struct gpmem *vm_memory(struct vm *vm) { return vm->mem; }
 struct stats *vm_stats(struct vm *vm) { return &vm->stats; }
 struct vcpu *vm_vcpu(struct vm *vm, unsigned index) { return index == 0 ? vm->vcpu : NULL; }
+bool vm_has_window(const struct vm *vm) { return vm->vcpu->priv->win64 != NULL; }
 struct cpumodel *vm_cpumodel(struct vm *vm) { return vm->cpu; }
 struct vcpu_exit *vcpu_exit_info(struct vcpu *v) { return &v->exit; }
 

@@ -10,6 +10,7 @@
 #include "monitor/mem.h"
 #include "monitor/sysinsn.h"
 #include "monitor/vcpu.h"
+#include "shadowmmu/window.h"
 #include "translator/translator.h"
 #include <pthread.h>
 #include <signal.h>
@@ -42,8 +43,25 @@ enum tc_exit {
 
 #define ITLB_BITS 8
 struct itlb_entry { uint64_t lin, gpa; uint8_t *host; bool global, user; };
-#define HOT_SITES 1024u
-struct hot_site { uint64_t phys; uint32_t count; };
+#define SITE_BITS 15
+#define SITE_CAREFUL_LIMIT 4
+struct site_entry {
+    uint64_t phys;
+    bool used;
+    uint8_t strategy, careful;
+};
+struct site_table {
+    unsigned n;
+    struct site_entry entry[1u << SITE_BITS];
+};
+/* What to do about a host fault in translated code. */
+enum fault_action {
+    FA_GUEST,   /* the guest's exception fault_trap, if it is one */
+    FA_RESUME,  /* mapped: the access again */
+    FA_SOFTEN,  /* change the site's strategy, the instruction again */
+    FA_CAREFUL, /* a traced page: this instruction as a careful block */
+    FA_RAISE    /* v->fault */
+};
 struct bounce {
     bool write;      /* contents go back to the guest after the instruction */
     unsigned size, how;
@@ -77,9 +95,14 @@ struct vcpu_priv {
     unsigned io_size;
     uint8_t io_data[64];
     int inject_vector; /* -1 = none */
-    /* sites that should be callouts: guest physical address of the instruction -> how often it had to be careful */
-    struct hot_site hot[HOT_SITES];
+    struct site_table sites;
     uint64_t translating_phys;
+    bool translating_window;
+    struct window *win64, *win32; /* NULL: not in use */
+    uint64_t gs_base;             /* the thread's, as far as we know */
+    enum fault_action fault_action;
+    uint64_t soften_phys;
+    enum xl_strategy soften_strategy;
     uint64_t fault_pc; /* host pc of the last host fault ... */
     int fault_trap;    /* ... and its x86 vector, -1 if it is not one that a guest instruction can cause */
     uint64_t fault_addr;
@@ -88,11 +111,14 @@ struct vcpu_priv {
     struct rng rng;
     char *altstack;
 };
-#define HOT_SITE_LIMIT 4
-static inline struct hot_site *vcpu_hot_site(struct vcpu *v, uint64_t phys)
-{
-    return &v->priv->hot[(phys * 0x9e3779b97f4a7c15ull) >> 54];
-}
+/* sites.c */
+enum xl_strategy site_strategy(struct vcpu *v, uint64_t phys);
+void site_set_strategy(struct vcpu *v, uint64_t phys, enum xl_strategy s);
+void site_note_careful(struct vcpu *v, uint64_t phys);
+/* winfault.c */
+enum fault_action window_fault(struct vcpu *v, const struct cc_block *b, uint64_t pc, int trap, uint64_t addr, bool write);
+void window_switch(struct vcpu *v, uint32_t mode);
+bool window_usable(const struct vcpu *v, uint32_t mode, uint64_t rip);
 
 /* site.c, callout.c: called by glue. nofpu. */
 int tc_site_miss(struct vcpu *v, uint64_t ret_pc);

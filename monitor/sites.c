@@ -1,0 +1,55 @@
+/* monitor/sites.c - what has been learnt about memory sites: by guest physical address of the instruction, the strategy that its
+ * sites must have. Innocent until proven guilty: no entry means the fastest one. nofpu. */
+#include "monitor/vm_int.h"
+
+static unsigned slot(uint64_t phys) { return (unsigned)(phys * 0x9e3779b97f4a7c15ull >> (64 - SITE_BITS)); }
+
+/* The entry of an instruction, or the free one where it would go. */
+static struct site_entry *find(struct vcpu *v, uint64_t phys)
+{
+    struct site_table *t = &v->priv->sites;
+    unsigned i = slot(phys);
+    while (t->entry[i].used && t->entry[i].phys != phys)
+        i = (i + 1) & ((1u << SITE_BITS) - 1);
+    return &t->entry[i];
+}
+
+static struct site_entry *make(struct vcpu *v, uint64_t phys)
+{
+    struct site_table *t = &v->priv->sites;
+    struct site_entry *e = find(v, phys);
+    if (e->used)
+        return e;
+    if (t->n == (1u << SITE_BITS) / 4 * 3) { /* start learning again */
+        for (unsigned i = 0; i < 1u << SITE_BITS; i++)
+            t->entry[i].used = false;
+        t->n = 0;
+        e = find(v, phys);
+    }
+    t->n++;
+    *e = (struct site_entry){.phys = phys, .used = true, .strategy = XL_SITE_WINDOW};
+    return e;
+}
+
+enum xl_strategy site_strategy(struct vcpu *v, uint64_t phys)
+{
+    const struct site_entry *e = find(v, phys);
+    return e->used ? (enum xl_strategy)e->strategy : XL_SITE_WINDOW;
+}
+
+/* The block is made again when it is reached next. */
+void site_set_strategy(struct vcpu *v, uint64_t phys, enum xl_strategy s)
+{
+    make(v, phys)->strategy = (uint8_t)s;
+    cc_invalidate(v->priv->cc, phys, 1);
+    v->stats->sites_changed++;
+}
+
+void site_note_careful(struct vcpu *v, uint64_t phys)
+{
+    struct site_entry *e = make(v, phys);
+    if (e->strategy == XL_SITE_CALLOUT)
+        return;
+    if (++e->careful >= SITE_CAREFUL_LIMIT)
+        site_set_strategy(v, phys, XL_SITE_CALLOUT);
+}

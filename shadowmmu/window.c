@@ -1,0 +1,367 @@
+/* shadowmmu/window.c - see window.h. nofpu.
+ *
+ * Book-keeping is per 2 MiB of linear addresses (a chunk). A chunk is either one large mapping or up to 512 single pages; each
+ * page of a chunk has its guest frame, so that a traced frame's aliases are found through a hash by frame.
+ */
+#define _GNU_SOURCE
+#include "shadowmmu/window.h"
+#include "base/check.h"
+#include "base/err.h"
+#include <errno.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define CHUNK_SHIFT 21
+#define CHUNK_BYTES (1ull << CHUNK_SHIFT)
+#define CHUNK_PAGES 512u
+#define MAX_CHUNKS 16384u
+#define LIN_HASH 4096u
+#define GFN_HASH 65536u
+#define NONE 0xffffffffu
+#define MAX_MAPPINGS 40000u /* vm.max_map_count is 65530 by default; others need some too */
+#define SPAN32 0x100000000ull
+#define GUARD 0x10000ull
+
+struct chunk {
+    uint64_t lin; /* start; meaningful while in a hash list */
+    uint32_t lin_next;
+    uint32_t pages;           /* entries in use */
+    bool large;               /* has (a part of) a page larger than 4 KiB */
+    uint64_t global[8], writable[8];
+    uint32_t gfn[CHUNK_PAGES]; /* NONE = empty */
+    uint32_t gfn_next[CHUNK_PAGES]; /* chunk index * 512 + page */
+};
+struct window {
+    struct gpmem *mem;
+    struct stats *stats;
+    bool wide;
+    bool huge; /* there are parts of pages larger than a chunk */
+    uint64_t base;
+    struct chunk *chunk;
+    uint32_t n_chunks, free_list;
+    unsigned mappings;
+    uint32_t lin_hash[LIN_HASH];
+    uint32_t gfn_hash[GFN_HASH];
+};
+
+static inline bool bit(const uint64_t *m, unsigned i) { return m[i / 64] >> (i % 64) & 1; }
+static inline void set_bit_to(uint64_t *m, unsigned i, bool on)
+{
+    m[i / 64] = on ? m[i / 64] | 1ull << (i % 64) : m[i / 64] & ~(1ull << (i % 64));
+}
+static inline unsigned lin_slot(uint64_t lin) { return (unsigned)((lin >> CHUNK_SHIFT) * 0x9e3779b97f4a7c15ull >> 52); }
+static inline unsigned gfn_slot(uint32_t gfn) { return (unsigned)(gfn * 0x9e3779b1u) >> 16; }
+static inline void *host_of(const struct window *w, uint64_t lin) { return (void *)(uintptr_t)(w->base + lin); }
+static inline unsigned page_of(uint64_t lin) { return (unsigned)(lin >> 12) & (CHUNK_PAGES - 1); }
+
+uint64_t window_base(const struct window *w) { return w->base; }
+unsigned window_mappings(const struct window *w) { return w->mappings; }
+
+bool window_linear(const struct window *w, uint64_t host, uint64_t *lin)
+{
+    *lin = host - w->base;
+    return w->wide ? *lin >> 47 == 0x1ffff : *lin < SPAN32 + GUARD;
+}
+
+static void clear_tables(struct window *w)
+{
+    for (unsigned i = 0; i < LIN_HASH; i++)
+        w->lin_hash[i] = NONE;
+    for (unsigned i = 0; i < GFN_HASH; i++)
+        w->gfn_hash[i] = NONE;
+    w->n_chunks = 0;
+    w->free_list = NONE;
+    w->mappings = 0;
+    w->huge = false;
+}
+
+int window_create(struct window **out, struct gpmem *mem, bool wide, struct stats *stats)
+{
+    struct window *w = mmap(NULL, sizeof *w, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (w == MAP_FAILED)
+        return -RD_E_NOMEM;
+    w->mem = mem;
+    w->stats = stats;
+    w->wide = wide;
+    w->base = WINDOW64_BASE;
+    w->chunk = mmap(NULL, MAX_CHUNKS * sizeof(struct chunk), PROT_READ | PROT_WRITE,
+                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (w->chunk == MAP_FAILED)
+        goto fail;
+    if (!wide) {
+        /* In the low 8 TiB with the rest of the monitor: the 64-bit window's hypervisor hole. */
+        uint64_t want = 0x30000000000ull;
+        void *p = mmap((void *)(uintptr_t)want, SPAN32 + 2 * GUARD, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (p == MAP_FAILED)
+            goto fail_chunks;
+        w->base = (uint64_t)(uintptr_t)p;
+    }
+    clear_tables(w);
+    *out = w;
+    return 0;
+fail_chunks:
+    munmap(w->chunk, MAX_CHUNKS * sizeof(struct chunk));
+fail:
+    munmap(w, sizeof *w);
+    return -RD_E_NOMEM;
+}
+
+/* ---- chunks ---- */
+
+static struct chunk *find_chunk(const struct window *w, uint64_t lin)
+{
+    uint64_t start = lin & ~(CHUNK_BYTES - 1);
+    uint32_t i = w->lin_hash[lin_slot(lin)];
+    while (i != NONE && w->chunk[i].lin != start)
+        i = w->chunk[i].lin_next;
+    return i == NONE ? NULL : &w->chunk[i];
+}
+
+static struct chunk *new_chunk(struct window *w, uint64_t lin)
+{
+    uint32_t i = w->free_list;
+    if (i != NONE)
+        w->free_list = w->chunk[i].lin_next;
+    else if (w->n_chunks < MAX_CHUNKS)
+        i = w->n_chunks++;
+    else
+        return NULL;
+    struct chunk *c = &w->chunk[i];
+    c->lin = lin & ~(CHUNK_BYTES - 1);
+    c->pages = 0;
+    c->large = false;
+    for (unsigned k = 0; k < 8; k++)
+        c->global[k] = c->writable[k] = 0;
+    for (unsigned k = 0; k < CHUNK_PAGES; k++)
+        c->gfn[k] = NONE;
+    uint32_t *head = &w->lin_hash[lin_slot(lin)];
+    c->lin_next = *head;
+    *head = i;
+    return c;
+}
+
+static void free_chunk(struct window *w, struct chunk *c)
+{
+    uint32_t i = (uint32_t)(c - w->chunk), *p = &w->lin_hash[lin_slot(c->lin)];
+    while (*p != i)
+        p = &w->chunk[*p].lin_next;
+    *p = c->lin_next;
+    c->lin_next = w->free_list;
+    w->free_list = i;
+}
+
+static void enter_page(struct window *w, struct chunk *c, unsigned page, uint32_t gfn, bool writable, bool global)
+{
+    uint32_t id = (uint32_t)(c - w->chunk) * CHUNK_PAGES + page, *head = &w->gfn_hash[gfn_slot(gfn)];
+    c->gfn[page] = gfn;
+    c->gfn_next[page] = *head;
+    *head = id;
+    set_bit_to(c->writable, page, writable);
+    set_bit_to(c->global, page, global);
+    c->pages++;
+}
+
+static void drop_page(struct window *w, struct chunk *c, unsigned page)
+{
+    uint32_t id = (uint32_t)(c - w->chunk) * CHUNK_PAGES + page, *p = &w->gfn_hash[gfn_slot(c->gfn[page])];
+    while (*p != id)
+        p = &w->chunk[*p / CHUNK_PAGES].gfn_next[*p % CHUNK_PAGES];
+    *p = c->gfn_next[page];
+    c->gfn[page] = NONE;
+    c->pages--;
+}
+
+/* ---- host mappings ---- */
+
+/* Takes a range out of the host's tables; a 32-bit window keeps the addresses reserved. */
+static void host_unmap(struct window *w, uint64_t lin, uint64_t bytes)
+{
+    if (w->wide)
+        munmap(host_of(w, lin), bytes);
+    else
+        mmap(host_of(w, lin), bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+    w->stats->window_unmaps++;
+}
+
+static enum window_status host_map(struct window *w, uint64_t lin, const struct gpmem_slot *s, uint64_t gpa, uint64_t bytes,
+                                   bool writable, bool fresh)
+{
+    int prot = PROT_READ | (writable ? PROT_WRITE : 0);
+    int fixed = w->wide && fresh ? MAP_FIXED_NOREPLACE : MAP_FIXED;
+    void *want = host_of(w, lin), *p;
+    p = mmap(want, bytes, prot, MAP_SHARED | fixed, gpmem_fd(w->mem), (off_t)(s->memfd_offset + (gpa - s->gpa)));
+    w->stats->window_maps++;
+    if (p == want) {
+        w->mappings++;
+        return WINDOW_OK;
+    }
+    if (p != MAP_FAILED) {
+        munmap(p, bytes);
+        return WINDOW_CONFLICT;
+    }
+    return errno == EEXIST ? WINDOW_CONFLICT : WINDOW_REFUSED;
+}
+
+/* Drops the chunk's pages (all, or those that do not survive a CR3 load) in runs: what lies between them is not ours. */
+static void empty_chunk(struct window *w, struct chunk *c, bool global_too)
+{
+    for (unsigned i = 0; i < CHUNK_PAGES; i++) {
+        unsigned n = 0;
+        while (i + n < CHUNK_PAGES && c->gfn[i + n] != NONE && (global_too || !bit(c->global, i + n)))
+            drop_page(w, c, i + n++);
+        if (n) {
+            host_unmap(w, c->lin + (uint64_t)i * 4096, (uint64_t)n * 4096);
+            i += n - 1;
+        }
+    }
+    if (!c->pages)
+        free_chunk(w, c);
+}
+
+void window_flush(struct window *w, bool global_too)
+{
+    w->stats->window_flushes++;
+    for (unsigned s = 0; s < LIN_HASH; s++)
+        for (uint32_t i = w->lin_hash[s], next; i != NONE; i = next) {
+            next = w->chunk[i].lin_next;
+            empty_chunk(w, &w->chunk[i], global_too);
+        }
+    if (global_too)
+        clear_tables(w);
+}
+
+void window_invalidate(struct window *w, uint64_t lin)
+{
+    struct chunk *c = find_chunk(w, lin);
+    if (!c || c->gfn[page_of(lin)] == NONE)
+        return;
+    unsigned page = page_of(lin);
+    /* A large page is one translation to the guest: all of it goes. */
+    if (c->large && w->huge) {
+        window_flush(w, true);
+        return;
+    }
+    if (c->large) {
+        empty_chunk(w, c, true);
+        return;
+    }
+    drop_page(w, c, page);
+    host_unmap(w, lin & ~0xfffull, 4096);
+    if (!c->pages)
+        free_chunk(w, c);
+}
+
+void window_protect(struct window *w, uint64_t gpa)
+{
+    uint32_t gfn = (uint32_t)(gpa >> 12);
+    for (uint32_t id = w->gfn_hash[gfn_slot(gfn)]; id != NONE;) {
+        struct chunk *c = &w->chunk[id / CHUNK_PAGES];
+        unsigned page = id % CHUNK_PAGES;
+        id = c->gfn_next[page];
+        if (c->gfn[page] != gfn || !bit(c->writable, page))
+            continue;
+        mprotect(host_of(w, c->lin + (uint64_t)page * 4096), 4096, PROT_READ);
+        set_bit_to(c->writable, page, false);
+        w->mappings += 2;
+        w->stats->window_protects++;
+    }
+}
+
+bool window_has(const struct window *w, uint64_t lin, bool write)
+{
+    const struct chunk *c = find_chunk(w, lin);
+    unsigned page = page_of(lin);
+    return c && c->gfn[page] != NONE && (!write || bit(c->writable, page));
+}
+
+/* ---- entering ---- */
+
+static enum window_status map_page(struct window *w, struct chunk *c, const struct gpmem_slot *s, uint64_t lin, uint64_t gpa,
+                                   bool writable, bool global)
+{
+    unsigned page = page_of(lin);
+    bool had = c->gfn[page] != NONE;
+    if (had && c->gfn[page] == gpa >> 12 && writable && !bit(c->writable, page)) {
+        if (mprotect(host_of(w, lin), 4096, PROT_READ | PROT_WRITE))
+            return WINDOW_REFUSED;
+        set_bit_to(c->writable, page, true);
+        return WINDOW_OK;
+    }
+    enum window_status st = host_map(w, lin, s, gpa, 4096, writable, !had);
+    if (st != WINDOW_OK)
+        return st;
+    if (had)
+        drop_page(w, c, page);
+    enter_page(w, c, page, (uint32_t)(gpa >> 12), writable, global);
+    return WINDOW_OK;
+}
+
+/* The whole chunk at once; traced pages of it are made read-only again. */
+static enum window_status map_large(struct window *w, struct chunk *c, const struct gpmem_slot *s, uint64_t gpa, bool writable,
+                                    bool global)
+{
+    enum window_status st = host_map(w, c->lin, s, gpa, CHUNK_BYTES, writable, true);
+    if (st != WINDOW_OK)
+        return st;
+    for (unsigned i = 0; i < CHUNK_PAGES; i++) {
+        bool traced = s->flags[((gpa - s->gpa) >> 12) + i] & GP_TRACED_MASK;
+        enter_page(w, c, i, (uint32_t)(gpa >> 12) + i, writable && !traced, global);
+        if (!traced || !writable)
+            continue;
+        mprotect(host_of(w, c->lin + (uint64_t)i * 4096), 4096, PROT_READ);
+        w->mappings += 2;
+    }
+    return WINDOW_OK;
+}
+
+static enum window_status try_map(struct window *w, uint64_t lin, uint64_t gpa, uint64_t page_bytes, bool writable, bool global)
+{
+    bool large = page_bytes >= CHUNK_BYTES;
+    const struct gpmem_slot *s = gpmem_find(w->mem, gpa);
+    CHECK(s);
+    writable = writable && !s->rom;
+    struct chunk *c = find_chunk(w, lin);
+    uint64_t in = lin & (CHUNK_BYTES - 1), first = gpa - in;
+    bool whole = large && !c && gpa >= in && first >= s->gpa && first + CHUNK_BYTES <= s->gpa + s->bytes;
+    bool made = !c;
+    if (!c && !(c = new_chunk(w, lin)))
+        return WINDOW_REFUSED;
+    enum window_status st = WINDOW_CONFLICT;
+    if (whole)
+        st = map_large(w, c, s, first, writable, global);
+    if (st == WINDOW_CONFLICT) {
+        bool traced = s->flags[(gpa - s->gpa) >> 12] & GP_TRACED_MASK;
+        st = map_page(w, c, s, lin, gpa, writable && !traced, global);
+    }
+    if (st != WINDOW_OK && made)
+        free_chunk(w, c);
+    else if (large) {
+        c->large = true;
+        w->huge |= page_bytes > CHUNK_BYTES;
+    }
+    return st;
+}
+
+enum window_status window_map(struct window *w, uint64_t lin, uint64_t gpa, uint64_t page_bytes, bool writable, bool global)
+{
+    lin &= ~0xfffull;
+    gpa &= ~0xfffull;
+    if (w->mappings > MAX_MAPPINGS)
+        window_flush(w, true);
+    enum window_status st = try_map(w, lin, gpa, page_bytes, writable, global);
+    if (st != WINDOW_REFUSED)
+        return st;
+    window_flush(w, true);
+    return try_map(w, lin, gpa, page_bytes, writable, global);
+}
+
+void window_destroy(struct window *w)
+{
+    if (!w)
+        return;
+    window_flush(w, true);
+    if (!w->wide)
+        munmap(host_of(w, 0), SPAN32 + 2 * GUARD);
+    munmap(w->chunk, MAX_CHUNKS * sizeof(struct chunk));
+    munmap(w, sizeof *w);
+}
