@@ -59,12 +59,12 @@ static void compatibility(void)
     TRY("16-bit compatibility mode", call_far(F_CODE16C, (word)compat16 - 0x100000));
     rt_printf("  cs %lx\n", u(seen[0]) & 0xffff);
     /* In compatibility mode FS has a base and a limit again. */
-    rt_gdt[63] = rt_desc(0x1000, 0x300fff, 0x4093);
+    rt_gdt[63] = rt_desc(0x1000, 0x300, 0xc093);
     *(volatile uint32_t *)0x301000 = 0x77;
     __asm__ volatile("movl %0, %%fs" : : "r"(63 * 8));
     TRY("fs with a base in compatibility mode", call_far(SEL_KCODE32, (word)compat_sel));
     rt_printf("  %lx\n", u(seen[1]) & 0xffffffff);
-    rt_gdt[63] = rt_desc(0x1000, 0x2fffff, 0x4093);
+    rt_gdt[63] = rt_desc(0x1000, 0x2ff, 0xc093);
     __asm__ volatile("movl %0, %%fs" : : "r"(63 * 8));
     TRY("fs limit in compatibility mode", call_far(SEL_KCODE32, (word)compat_sel));
     TRY("fs limit in 64-bit mode", __asm__ volatile(AT "movl %%fs:0x300000, %%eax" : : : "rax"));
@@ -119,7 +119,7 @@ static void frames(void)
     rt_tss.ist[0] = (word)low_stack + 4096 - 3;
     TRY("int on IST 1", __asm__ volatile("int $0x30"));
     rt_idt[2 * 0x30] ^= 3ull << 32;
-    rt_tss.ist[1] = 0x800000000000ull;
+    rt_tss.ist[1] = 0x900000000000ull;
     TRY("int on a non-canonical IST", __asm__ volatile(AT "int $0x30"));
     rt_gate_default(0x30, 0x8e);
     rt_gate(0x31, (void (*)(void))(rt_stubs + 16 * 0x31), SEL_KCODE32, 0x8e);

@@ -1,4 +1,4 @@
-/* tests/guest/paging_smap64.c - SMEP and SMAP (both are offered under -cpu max). */
+/* tests/guest/paging_smap64.c - SMEP and SMAP if they are offered. */
 #include "rt.h"
 
 extern volatile uint64_t rt_pml4[512], rt_pdpt[512];
@@ -72,6 +72,12 @@ static void smep_smap(void)
 
 int main(void)
 {
+    uint32_t eax = 7, ebx, ecx = 0, edx;
+    __asm__ volatile("cpuid" : "+a"(eax), "=b"(ebx), "+c"(ecx), "=d"(edx));
+    if ((ebx & 0x100080) != 0x100080) {
+        rt_printf("[skip] SMEP and SMAP are not offered\n");
+        return 0;
+    }
     wrmsr(0xc0000080, rdmsr(0xc0000080) | 0x800);
     smep_smap();
     return 0;

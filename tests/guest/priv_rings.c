@@ -162,7 +162,7 @@ static void io_and_flags(void)
 
 static void frame(const char *name)
 {
-    rt_printf("%s: cs %lx ss %lx flags %lx\n", name, rt_exc.cs & 0xffff, rt_exc.ss & 0xffff, rt_exc.flags & ~0x8d5ul);
+    rt_printf("%s: cs %lx ss %lx flags %lx\n", name, rt_exc.cs & 0xffff, rt_exc.ss & 0xffff, rt_exc.flags & ~0x108d5ul);
 }
 
 static void gates(void)

@@ -4,7 +4,9 @@
 Expected files: the guest's output, then a line "[exit N]" with the VMM's exit status. A line
     #qemu: TEXT
 says that QEMU prints TEXT where the manual wants the line that follows; it counts only when the VMM is QEMU. Lines
-that start with "# " are comments; "#qemu-skip: WHY" says that QEMU has too little of the architecture for the whole guest. --update writes the output of the run as the expected file (then review the difference).
+that start with "# " are comments; "#qemu-skip: WHY" says that QEMU has too little of the architecture for the whole
+guest. A guest whose first line starts with "[skip]" found that it cannot run. --update writes the output of the run as
+the expected file (then review the difference).
 """
 import argparse
 import difflib
@@ -79,6 +81,9 @@ def main():
         if args.update:
             with open(path, "w", encoding="ascii") as f:
                 f.write("\n".join(got) + "\n")
+            continue
+        if got[0].startswith("[skip]"):
+            print("skip %s: %s" % (name, got[0][6:].strip()))
             continue
         want = expected(path, is_qemu)
         if got == want:

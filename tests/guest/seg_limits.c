@@ -52,27 +52,47 @@ static void limits(const char *name, unsigned sel)
 
 static void operations(void)
 {
-    USE(F_SMALL);
+    unsigned sel = F_SMALL;
+    USE(sel);
     TRY_ASM("rmw across the limit", "addl $1, %%fs:0xffe", "a"(0));
+    USE(sel);
     TRY_ASM("xchg across the limit", "xchgl %%eax, %%fs:0xffd", "a"(0));
+    USE(sel);
     TRY_ASM("lock inc beyond", "lock incl %%fs:0x1000", "a"(0));
+    USE(sel);
     TRY_ASM("push mem beyond", "pushl %%fs:0x1000", "a"(0));
+    USE(sel);
     TRY_ASM("cmpxchg8b across", "cmpxchg8b %%fs:0xffc", "a"(0), "d"(0), "b"(0), "c"(0));
+    USE(sel);
     TRY_ASM("bt beyond", "btl %%eax, %%fs:0", "a"(0x8000));
+    USE(sel);
     TRY_ASM("bt inside", "btl %%eax, %%fs:0", "a"(0x7fff));
+    USE(sel);
     TRY_ASM("bt negative", "btl %%eax, %%fs:0x10", "a"(-1));
+    USE(sel);
     TRY_ASM("bt below zero", "btl %%eax, %%fs:0", "a"(-1));
+    USE(sel);
     TRY_ASM("lodsb beyond", "lodsb %%fs:(%%esi), %%al", "S"(0x1000));
+    USE(sel);
     TRY_ASM("xlat beyond", "xlat %%fs:(%%ebx)", "b"(0xff0), "a"(0x10));
+    USE(sel);
     TRY_ASM("lea checks nothing", ".byte 0x64, 0x8d, 0x05, 0, 0, 0x10, 0", "a"(0));
+    USE(sel);
     TRY_ASM("far pointer across", "lgs %%fs:0xffb, %%eax", "a"(0));
+    USE(sel);
     TRY_ASM("jmp through memory beyond", "jmpl *%%fs:0xffd", "a"(0));
-    USE(F_RO);
+    sel = F_RO;
+    USE(sel);
     TRY_ASM("read-only: cmpxchg that fails still writes", "cmpxchgl %%ecx, %%fs:0", "a"(0), "c"(0));
+    USE(sel);
     TRY_ASM("read-only: test", "testl %%eax, %%fs:0", "a"(0));
+    USE(sel);
     TRY_ASM("read-only: inc", "incl %%fs:0", "a"(0));
+    USE(sel);
     TRY_ASM("read-only: bts", "btsl $1, %%fs:0", "a"(0));
+    USE(sel);
     TRY_ASM("read-only: setc", "setc %%fs:0", "a"(0));
+    USE(sel);
     TRY_ASM("read-only: pop", "pushl $0\n popl %%fs:0\n", "a"(0));
 }
 

@@ -263,7 +263,8 @@ static void tss16(void)
     t16.ax = 0x1111;
     t16.sp = 0x8ff0;
     t16.cs = SEL_KCODE;
-    t16.es = t16.ss = t16.ds = SEL_KDATA;
+    t16.es = t16.ds = SEL_KDATA;
+    t16.ss = SEL_DATA16; /* the upper half of ESP is undefined */
     TRY_ASM("jmp to a 16-bit task", "ljmp %0, $0", "i"(F_T16));
     rt_printf("  eip %lx ax %lx fs %lx gs %lx sp %lx\n", rt_exc.ip, rt_exc.ax & 0xffff, rt_exc.fs & 0xffff,
               rt_exc.gs & 0xffff, rt_exc.handler_sp & 0xffff);

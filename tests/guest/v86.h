@@ -30,7 +30,7 @@ static void v86_try(const char *name, const void *from, const void *to, uint32_t
     if (e->vec == 8 || (e->vec >= 10 && e->vec <= 14) || e->vec == 17)
         rt_printf(" err=%04lx", e->err);
     rt_printf(" at %04lx:%04lx ss:sp %04lx:%04lx flags %lx\n", e->cs & 0xffff, e->ip, e->ss & 0xffff, e->sp & 0xffff,
-              e->flags & ~0x8d5ul);
+              e->flags & ~0x108d5ul); /* RF is debug_step's business */
 }
 
 /* 16-bit code between two labels of its own; used as V86(name, flags, "insns"). */

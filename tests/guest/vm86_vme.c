@@ -44,7 +44,7 @@ static void flags(void)
     V86("cli", IF | VIF, "cli\n int3");
     V86("sti", IF, "sti\n nop\n int3");
     V86("sti with VIP", IF | VIP, "sti\n nop\n int3");
-    V86("cli with VIP", IF | VIF | VIP, "cli\n int3");
+    V86("cli with VIP", IF | VIP, "cli\n int3");
     V86("pushf", IF | VIF, "pushf\n popw %%ax\n int3");
     rt_printf("  ax %04lx\n", rt_exc.ax & 0xf72a);
     V86("pushf without VIF", IF, "pushf\n popw %%ax\n int3");
@@ -52,7 +52,7 @@ static void flags(void)
     V86("popf that sets IF", IF, "pushw $0x7202\n popf\n int3");
     V86("popf that clears IF", IF | VIF, "pushw $0x0002\n popf\n int3");
     V86("popf that sets IF with VIP", IF | VIP, "pushw $0x0202\n popf\n int3");
-    V86("popf that clears IF with VIP", IF | VIF | VIP, "pushw $0x0002\n popf\n int3");
+    V86("popf that clears IF with VIP", IF | VIP, "pushw $0x0002\n popf\n int3");
     V86("popf that sets TF", IF, "pushw $0x0102\n popf\n nop\n int3");
     V86("popfl", IF, "pushl $2\n popfl\n int3");
     V86("pushfl", IF, "pushfl\n int3");

@@ -157,7 +157,8 @@ extern struct rt_tss rt_tss;
 
 /* Calls fn at ring 3 on a stack of its own; when fn returns, int 0x80 comes back and TRY reports it as "int 80". */
 _Noreturn void rt_user(void (*fn)(void));
-_Noreturn void rt_user_at(word cs, word ip, word ss, word sp, word flags); /* IRET to anywhere */
+_Noreturn void rt_user_at(word cs, word ip, word ss, word sp,
+                          word flags); /* IRET to anywhere, with DS = SEL_UDATA in 32-bit guests */
 extern uint8_t rt_user_stack_top[];
 
 #ifndef __x86_64__

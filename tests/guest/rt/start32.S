@@ -65,7 +65,7 @@ rt_stubs:
     .set i, i + 1
     .endr
 
-/* The stack may be a 16-bit one of base 0: C runs on the flat one at the same address. */
+/* The stack may be a 16-bit one of base 0, with anything in the upper half of ESP: C runs on the flat one at the same place. */
 common:
     pushal
     pushl %ds
@@ -73,7 +73,12 @@ common:
     pushl %fs
     pushl %gs
     pushl %ss
-    movl $SEL_KDATA, %eax
+    movl %ss, %eax
+    larl %eax, %eax
+    testl $0x400000, %eax
+    jnz 1f
+    movzwl %sp, %esp
+1:  movl $SEL_KDATA, %eax
     movl %eax, %ds
     movl %eax, %es
     movl %eax, %fs
@@ -120,6 +125,8 @@ user_done:
 rt_user_at:
     movl 4(%esp), %ecx
     movl 8(%esp), %eax
+    movl $SEL_UDATA, %edx
+    movl %edx, %ds
     pushl 12(%esp)
     pushl 20(%esp)
     pushl 28(%esp)

@@ -155,6 +155,9 @@ common:
 rt_user:
     movq $rt_user_stack_top - 24, %rdx
     movq $user_done, (%rdx)
+    movl $SEL_UDATA, %ecx
+    movl %ecx, %ds
+    movl %ecx, %es
     pushq $SEL_UDATA
     pushq %rdx
     pushq $2
