@@ -32,7 +32,7 @@ static void map_around(struct vcpu *v, struct window *w, uint64_t lin)
         if ((next ^ lin) >> 16 || window_has(w, next, false) || pt_walk(v->mem, &v->c, next, PT_READ, &r, &err))
             return;
         const struct gpmem_slot *s = gpmem_find(v->mem, r.gpa);
-        if (r.user || !s || enter(v, w, next, &r) != WINDOW_OK)
+        if ((r.user && (v->c.cr0 & CR0_PG)) || !s || enter(v, w, next, &r) != WINDOW_OK)
             return;
     }
 }
@@ -47,7 +47,7 @@ static enum fault_action map_page(struct vcpu *v, struct window *w, uint64_t lin
         return FA_RAISE;
     }
     const struct gpmem_slot *s = gpmem_find(v->mem, r.gpa);
-    if (r.user)
+    if (r.user && (v->c.cr0 & CR0_PG)) /* changes with every CR3 load; user worlds hold those */
         return soften(v, phys, XL_SITE_SOFT);
     if (!s || (s->rom && write))
         return soften(v, phys, XL_SITE_CALLOUT);
