@@ -53,3 +53,21 @@ void site_note_careful(struct vcpu *v, uint64_t phys)
     if (++e->careful >= SITE_CAREFUL_LIMIT)
         site_set_strategy(v, phys, XL_SITE_CALLOUT);
 }
+
+/* A callout site found plain memory. After many times in a row it goes back to the fast way; each return makes the next later. */
+void site_note_easy(struct vcpu *v, uint64_t ret_pc)
+{
+    uint16_t *n = &v->priv->easy[ret_pc >> 3 & (SITE_EASY_SLOTS - 1)];
+    if (++*n % SITE_EASY_RUN)
+        return;
+    struct cc_block *b = cc_find(v->priv->cc, ret_pc);
+    const struct ccf_point *p = b ? cc_find_point(b, ret_pc) : NULL;
+    if (!p)
+        return;
+    struct site_entry *e = make(v, b->key.phys + p->guest_off);
+    if (e->strategy != XL_SITE_CALLOUT || ++e->easy < 1u << e->returns)
+        return;
+    e->easy = e->careful = 0;
+    e->returns += e->returns < 15;
+    site_set_strategy(v, e->phys, XL_SITE_WINDOW);
+}

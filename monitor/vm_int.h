@@ -49,7 +49,11 @@ struct site_entry {
     uint64_t phys;
     bool used;
     uint8_t strategy, careful;
+    uint8_t returns; /* how often it went back */
+    uint16_t easy;
 };
+#define SITE_EASY_SLOTS 1024u
+#define SITE_EASY_RUN 256u
 struct site_table {
     unsigned n;
     struct site_entry entry[1u << SITE_BITS];
@@ -66,6 +70,8 @@ struct bounce {
     bool write;      /* contents go back to the guest after the instruction */
     unsigned size, how;
     uint64_t lin;
+    uint64_t need; /* bytes that the mask of a masked site leaves (bit i: byte i); ~0: all */
+    uint64_t desc; /* of a masked site */
     uint8_t buf[512 + 64] __attribute__((aligned(64)));
 };
 struct vcpu_priv {
@@ -96,6 +102,7 @@ struct vcpu_priv {
     uint8_t io_data[64];
     int inject_vector; /* -1 = none */
     struct site_table sites;
+    uint16_t easy[SITE_EASY_SLOTS]; /* accesses in a row, by return address */
     uint64_t translating_phys;
     bool translating_window;
     struct window *win64, *win32; /* NULL: not in use */
@@ -115,6 +122,7 @@ struct vcpu_priv {
 enum xl_strategy site_strategy(struct vcpu *v, uint64_t phys);
 void site_set_strategy(struct vcpu *v, uint64_t phys, enum xl_strategy s);
 void site_note_careful(struct vcpu *v, uint64_t phys);
+void site_note_easy(struct vcpu *v, uint64_t ret_pc);
 /* winfault.c */
 enum fault_action window_fault(struct vcpu *v, const struct cc_block *b, uint64_t pc, int trap, uint64_t addr, bool write);
 void window_switch(struct vcpu *v, uint32_t mode);
@@ -125,6 +133,8 @@ int tc_site_miss(struct vcpu *v, uint64_t ret_pc);
 int tc_site_pre(struct vcpu *v, uint64_t ret_pc);
 int tc_site_post(struct vcpu *v, uint64_t ret_pc);
 int tc_callout(struct vcpu *v, uint64_t ret_pc);
+/* sitemask.c: the bytes of a site that its mask (XL_MASK_*) leaves. nofpu, but it may leave the FPU. */
+uint64_t site_mask_bytes(struct vcpu *v, uint32_t mask);
 /* Brings gpr[] and rip up to date at a recovery point. Returns the block. */
 struct cc_block *tc_recover(struct vcpu *v, uint64_t pc);
 /* events */
