@@ -153,8 +153,23 @@ static int run_block(struct vcpu *v, uint32_t mode, int *err)
     return (int)enter(v, b);
 }
 
+static void count_exit(struct stats *s, int code)
+{
+    switch (code) {
+    case TC_EXIT_LINK: s->exit_link++; break;
+    case TC_EXIT_INDIRECT: s->exit_indirect++; break;
+    case TC_EXIT_DISPATCH: s->exit_dispatch++; break;
+    case TC_EXIT_HOSTFAULT:
+    case TC_EXIT_FAULT: s->exit_fault++; break;
+    case TC_EXIT_CAREFUL: s->exit_careful++; break;
+    case TC_EXIT_RESTART: s->exit_restart++; break;
+    default: s->exit_out++; break;
+    }
+}
+
 static enum step after_tc(struct vcpu *v, int code)
 {
+    count_exit(v->stats, code);
     switch (code) {
     case TC_EXIT_LINK: took_exit(v); return STEP_GO_ON;
     case TC_EXIT_INDIRECT: return took_indirect(v);
