@@ -74,7 +74,8 @@ void cc_unlink_cross(struct codecache *cc, uint64_t page_lin)
     for (struct cc_link *l = cc->cross, *next; l; l = next) {
         next = l->cross_next;
         uint64_t target = l->to->key.rip + l->to->key.cs_base;
-        if (page_lin == ~0ull || (target ^ page_lin) >> 12 == 0)
+        bool second = l->to->phys2 != ~0ull && ((target + 4096) ^ page_lin) >> 12 == 0;
+        if (page_lin == ~0ull || (target ^ page_lin) >> 12 == 0 || second)
             cc_unlink(cc, l);
     }
 }

@@ -12,7 +12,7 @@ struct ccf_exit {
     uint32_t jc_pc;   /* look-up through the jump cache: where it goes when linked across pages that may be remapped */
     uint32_t jc_end;  /* end of that stub */
     uint8_t rel_at;   /* offset of rel32 in the jump: 1 (jmp) or 2 (jcc) */
-    bool cross_page;  /* target is on another guest page than the block */
+    bool cross_page;  /* target is on another guest page than the block, or may run into one */
 };
 /* Where guest state can be recovered: host pc of a faulting instruction or return address of a call to glue. */
 struct ccf_point {

@@ -112,7 +112,7 @@ static void chain(struct vcpu *v, struct cc_block *b, bool global)
 {
     struct vcpu_priv *p = v->priv;
     struct cc_block *from = p->link_from;
-    bool chaining = !v->vm->cfg.no_chain && !(b->key.mode & (CPU_KEY_STEP | CPU_KEY_CAREFUL)) && b->phys2 == ~0ull;
+    bool chaining = !v->vm->cfg.no_chain && !(b->key.mode & (CPU_KEY_STEP | CPU_KEY_CAREFUL));
     p->link_from = NULL;
     if (from && chaining && !from->dead && from->key.mode == b->key.mode && from->key.cs_base == b->key.cs_base &&
         from->d.exit[p->link_index].target == b->key.rip) {
@@ -131,10 +131,12 @@ static void chain(struct vcpu *v, struct cc_block *b, bool global)
 
 static bool page_global(struct vcpu *v, const struct cc_block *b)
 {
-    uint64_t gpa;
+    uint64_t gpa, lin = b->key.rip + b->key.cs_base;
     uint8_t *host;
     bool global;
-    return !vcpu_fetch(v, b->key.rip + b->key.cs_base, &gpa, &host, &global) && global;
+    if (vcpu_fetch(v, lin, &gpa, &host, &global) || !global)
+        return false;
+    return b->phys2 == ~0ull || (!vcpu_fetch(v, (lin & PAGE_MASK) + PAGE_SIZE, &gpa, &host, &global) && global);
 }
 
 /* Finds, chains and enters the block at rip. Returns the tc_exit code, or -1 with *err. */

@@ -50,7 +50,9 @@ static uint64_t new_exit(struct xl *x, uint64_t target, unsigned rel_at)
     CHECK(r->d.n_exits < 2);
     struct ccf_exit *e = &r->d.exit[r->d.n_exits++];
     *e = (struct ccf_exit){.target = target, .jmp_pc = (uint32_t)em_pc(x->hot), .rel_at = (uint8_t)rel_at};
-    e->cross_page = ((target + x->in->cs_base) ^ (x->in->rip + x->in->cs_base)) >> PAGE_SHIFT != 0;
+    uint64_t to = target + x->in->cs_base, here = x->in->rip + x->in->cs_base;
+    /* An instruction in the last bytes of a page may run into the next one. */
+    e->cross_page = (to ^ here) >> PAGE_SHIFT != 0 || (to & 0xfff) > PAGE_SIZE - 15;
     e->stub_pc = (uint32_t)em_pc(c);
     em_sti32(c, x->l->link_pc, e->jmp_pc);
     em_jmp(c, x->g->exit_link);
