@@ -236,16 +236,18 @@ static int write_stats(struct machine *m)
     return rc ? machine_fail(m, "-stats: cannot write '%s'", m->c->stats_file) : 0;
 }
 
-/* Which engine, and why: said when the user has not named it. */
+/* Which engine runs, and why: said when the user has not named it, or has named one that is not here. */
 static void announce(const struct machine *m)
 {
     const char *asked = m->c->engine.asked;
-    if (!asked)
-        fprintf(stderr, "%s: engine: binary translation (the default; it needs no hardware virtualisation)\n",
-                m->c->prog);
-    else if (!strcmp(asked, "kvm") || !strcmp(asked, "hvf"))
-        fprintf(stderr, "%s: engine: binary translation (instead of %s, which this program does not use)\n", m->c->prog,
-                asked);
+    bool other = asked && (!strcmp(asked, "kvm") || !strcmp(asked, "hvf"));
+    if (asked && !other)
+        return;
+    fprintf(stderr, "%s: engine: binary translation, %s (%s%s)\n", m->c->prog,
+            vm_has_window(m->vm) ? "kernel window"
+            : m->c->engine.window ? "soft path, as the host has no FSGSBASE"
+                                  : "soft path",
+            other ? "in place of " : "the default; needs no hardware virtualisation", other ? asked : "");
 }
 
 int machine_main(const struct cmdline *c)

@@ -97,6 +97,7 @@ static int make_vm(struct machine *m)
     const struct cmdline_engine *e = &m->c->engine;
     struct vm_config cfg = {
         .tc_bytes = e->tc_bytes,
+        .no_window = e->window == 0,
         .no_chain = !e->chain,
         .max_insns = (unsigned)e->max_insns,
         .evict_random = (unsigned)e->evict_random,
@@ -195,7 +196,7 @@ static int open_consoles(struct machine *m, struct board_pc_cfg *cfg)
         status = add_debugcon(m, cfg, DEBUGCON_PORT, DEBUGCON_PORT, &m->c->debugcon.v[i]);
     for (unsigned i = 0; i < m->c->devices.n && !status; i++)
         status = add_device(m, cfg, &m->c->devices.v[i]);
-    return status ? status : machine_open_monitors(m);
+    return status;
 }
 
 /* What CPUID says about what the board does. */
@@ -247,6 +248,9 @@ static int make_board(struct machine *m)
     m->board_made = true;
     if (board_pc_init(&m->board, &cfg, err, sizeof err))
         return machine_fail(m, "%s", err);
+    status = machine_open_monitors(m); /* after the ports: a shared terminal begins with the console */
+    if (status)
+        return status;
     tell_cpu(m);
     LOGF(BOOT, "TSC %llu Hz (%s)", (unsigned long long)tsc.hz,
          tsc.source == TSC_FROM_HYPERVISOR_LEAF ? "from the hypervisor's CPUID leaf"
