@@ -15,6 +15,7 @@
 
 #define CC_HASH_BITS 16
 #define CC_PAGE_BITS 14
+#define CC_CROSS_BITS 10
 #define CC_GLUE_BYTES 16384u
 #define CC_MAX_KICKED 8
 
@@ -48,7 +49,7 @@ struct codecache {
     struct stats *stats;
     struct cc_block *hash[1u << CC_HASH_BITS];
     struct cc_block *page[1u << CC_PAGE_BITS];
-    struct cc_link *cross;
+    struct cc_link *cross[1u << CC_CROSS_BITS]; /* by linear page of the target */
     struct cc_kicked kicked[CC_MAX_KICKED];
     unsigned n_kicked;
     void (*dropped)(void *opaque, struct cc_block *b);
@@ -64,6 +65,9 @@ static inline unsigned cc_page_hash(uint64_t phys)
 {
     return (unsigned)((phys >> 12) * 0x9e3779b97f4a7c15ull >> (64 - CC_PAGE_BITS));
 }
+
+static inline unsigned cc_cross_hash(uint64_t lin) { return (unsigned)(lin >> 12) & ((1u << CC_CROSS_BITS) - 1); }
+static inline uint64_t cc_linear(const struct cc_block *b) { return b->key.rip + b->key.cs_base; }
 
 /* cc_link.c */
 void cc_unlink(struct codecache *cc, struct cc_link *l);

@@ -33,11 +33,12 @@ void cc_link(struct codecache *cc, struct cc_block *from, unsigned i, struct cc_
     to->links->in = l;
     l->cross = from->d.exit[i].cross_page && !via_jc;
     if (l->cross) {
-        l->cross_next = cc->cross;
-        l->cross_prev = &cc->cross;
+        struct cc_link **head = &cc->cross[cc_cross_hash(cc_linear(to))];
+        l->cross_next = *head;
+        l->cross_prev = head;
         if (l->cross_next)
             l->cross_next->cross_prev = &l->cross_next;
-        cc->cross = l;
+        *head = l;
     }
     aim(cc, exit_of(l), goal(l));
     cc->stats->chain_links++;
@@ -69,15 +70,26 @@ void cc_unlink_all(struct codecache *cc, struct cc_block *b)
         cc_unlink(cc, b->links->in);
 }
 
-void cc_unlink_cross(struct codecache *cc, uint64_t page_lin)
+/* Undoes the links of one list whose target lies on (or, second, runs into) the page; all of them if page_lin is ~0. */
+static void unlink_bucket(struct codecache *cc, unsigned bucket, uint64_t page_lin, bool second)
 {
-    for (struct cc_link *l = cc->cross, *next; l; l = next) {
+    for (struct cc_link *l = cc->cross[bucket], *next; l; l = next) {
         next = l->cross_next;
-        uint64_t target = l->to->key.rip + l->to->key.cs_base;
-        bool second = l->to->phys2 != ~0ull && ((target + 4096) ^ page_lin) >> 12 == 0;
-        if (page_lin == ~0ull || (target ^ page_lin) >> 12 == 0 || second)
+        uint64_t target = cc_linear(l->to) + (second ? 4096 : 0);
+        if (page_lin == ~0ull || ((target ^ page_lin) >> 12 == 0 && (!second || l->to->phys2 != ~0ull)))
             cc_unlink(cc, l);
     }
+}
+
+void cc_unlink_cross(struct codecache *cc, uint64_t page_lin)
+{
+    if (page_lin == ~0ull) {
+        for (unsigned i = 0; i < 1u << CC_CROSS_BITS; i++)
+            unlink_bucket(cc, i, page_lin, false);
+        return;
+    }
+    unlink_bucket(cc, cc_cross_hash(page_lin), page_lin, false);
+    unlink_bucket(cc, cc_cross_hash(page_lin - 4096), page_lin, true);
 }
 
 uint64_t cc_kick(struct codecache *cc, struct cc_block *b, uint64_t pc)

@@ -28,7 +28,27 @@ static void flush_jc(struct vcpu *v, unsigned i)
 {
     if (v->priv->jc_used[i])
         jc_flush(&v->jc[i]);
-    v->priv->jc_used[i] = false;
+    v->priv->jc_used[i] = v->priv->jc_fleeting[i] = false;
+    if (!v->priv->jc_used[!i])
+        for (unsigned k = 0; k < 64; k++)
+            v->priv->jc_pages[k] = 0;
+}
+
+static void note_page(struct vcpu *v, uint64_t lin) { v->priv->jc_pages[lin >> 18 & 63] |= 1ull << (lin >> 12 & 63); }
+static bool page_noted(const struct vcpu *v, uint64_t lin) { return v->priv->jc_pages[lin >> 18 & 63] >> (lin >> 12 & 63) & 1; }
+
+/* An indirect branch (or a direct one to a page that may be remapped) may go straight to b from now on. */
+void vcpu_jc_enter(struct vcpu *v, const struct cc_block *b, bool global)
+{
+    unsigned i = v->c.cpl == 3;
+    uint64_t lin = b->key.rip + b->key.cs_base;
+    jc_fill(&v->jc[i], b->key.rip, b->d.entry_indirect_pc);
+    v->priv->jc_used[i] = true;
+    v->priv->jc_fleeting[i] |= !global;
+    note_page(v, lin);
+    if (b->phys2 != ~0ull)
+        note_page(v, lin + PAGE_SIZE);
+    v->stats->indirect_fills++;
 }
 
 /* The jump cache of the current privilege holds blocks of the current key and CS base only. */
@@ -51,7 +71,8 @@ void vcpu_mmu_flush(struct vcpu *v, enum mmu_flush what)
             softtlb_flush_all(&v->tlb[i]);
         else
             softtlb_flush_nonglobal(&v->tlb[i]);
-        flush_jc(v, i);
+        if (what == MMU_FLUSH_ALL || v->priv->jc_fleeting[i])
+            flush_jc(v, i);
     }
     for (unsigned i = 0; i < 1u << ITLB_BITS; i++)
         if (what == MMU_FLUSH_ALL || !v->priv->itlb[i].global)
@@ -76,8 +97,10 @@ void vcpu_mmu_invlpg(struct vcpu *v, uint64_t lin)
         window_invalidate(v->priv->win64, lin);
     if (v->priv->win32)
         window_invalidate(v->priv->win32, lin);
-    flush_jc(v, 0);
-    flush_jc(v, 1);
+    if (page_noted(v, lin)) {
+        flush_jc(v, 0);
+        flush_jc(v, 1);
+    }
     cc_unlink_cross(v->priv->cc, lin);
 }
 

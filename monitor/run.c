@@ -121,10 +121,7 @@ static void chain(struct vcpu *v, struct cc_block *b, bool global)
         p->want_jc |= via_jc;
     }
     if (p->want_jc && chaining) {
-        unsigned i = v->c.cpl == 3;
-        jc_fill(&v->jc[i], b->key.rip, b->d.entry_indirect_pc);
-        p->jc_used[i] = true;
-        v->stats->indirect_fills++;
+        vcpu_jc_enter(v, b, global);
     }
     p->want_jc = false;
 }

@@ -83,7 +83,8 @@ struct vcpu_priv {
     /* jump cache validity */
     uint32_t jc_key[2];
     uint64_t jc_cs_base[2];
-    bool jc_used[2];
+    bool jc_used[2], jc_fleeting[2]; /* has entries; has some of pages that are not global */
+    uint64_t jc_pages[64];          /* linear pages with entries in either, by their low 12 bits */
     struct itlb_entry itlb[1u << ITLB_BITS];
     struct cc_block *enter_block; /* being entered or last entered */
     /* how the last block was left, for linking */
@@ -151,6 +152,7 @@ void vcpu_complete_io(struct vcpu *v);
 int vcpu_fetch(struct vcpu *v, uint64_t lin, uint64_t *gpa, uint8_t **host, bool *global);
 void vcpu_mark_code(struct vcpu *v, uint64_t gpa);
 void vcpu_jc_check(struct vcpu *v);
+void vcpu_jc_enter(struct vcpu *v, const struct cc_block *b, bool global);
 void vcpu_drop_block(void *opaque, struct cc_block *b);
 void vcpu_dma_hook(void *opaque, uint64_t gpa, size_t bytes);
 /* block.c: finds or makes the block at the current rip. NULL with *err = SYS_FAULT or SYS_EXIT. */

@@ -25,7 +25,7 @@
 struct chunk {
     uint64_t lin; /* start; meaningful while in a hash list */
     uint32_t lin_next;
-    uint32_t pages;           /* entries in use */
+    uint16_t pages, fleeting; /* entries in use; of which not global */
     bool large;               /* has (a part of) a page larger than 4 KiB */
     uint64_t global[8], writable[8];
     uint32_t gfn[CHUNK_PAGES]; /* NONE = empty */
@@ -39,7 +39,7 @@ struct window {
     uint64_t base;
     struct chunk *chunk;
     uint32_t n_chunks, free_list;
-    unsigned mappings;
+    unsigned mappings, fleeting;
     uint32_t lin_hash[LIN_HASH];
     uint32_t gfn_hash[GFN_HASH];
 };
@@ -71,7 +71,7 @@ static void clear_tables(struct window *w)
         w->gfn_hash[i] = NONE;
     w->n_chunks = 0;
     w->free_list = NONE;
-    w->mappings = 0;
+    w->mappings = w->fleeting = 0;
     w->huge = false;
 }
 
@@ -128,7 +128,7 @@ static struct chunk *new_chunk(struct window *w, uint64_t lin)
         return NULL;
     struct chunk *c = &w->chunk[i];
     c->lin = lin & ~(CHUNK_BYTES - 1);
-    c->pages = 0;
+    c->pages = c->fleeting = 0;
     c->large = false;
     for (unsigned k = 0; k < 8; k++)
         c->global[k] = c->writable[k] = 0;
@@ -159,6 +159,8 @@ static void enter_page(struct window *w, struct chunk *c, unsigned page, uint32_
     set_bit_to(c->writable, page, writable);
     set_bit_to(c->global, page, global);
     c->pages++;
+    c->fleeting += !global;
+    w->fleeting += !global;
 }
 
 static void drop_page(struct window *w, struct chunk *c, unsigned page)
@@ -169,6 +171,10 @@ static void drop_page(struct window *w, struct chunk *c, unsigned page)
     *p = c->gfn_next[page];
     c->gfn[page] = NONE;
     c->pages--;
+    if (!bit(c->global, page)) {
+        c->fleeting--;
+        w->fleeting--;
+    }
 }
 
 /* ---- host mappings ---- */
@@ -220,11 +226,14 @@ static void empty_chunk(struct window *w, struct chunk *c, bool global_too)
 
 void window_flush(struct window *w, bool global_too)
 {
+    if (!global_too && !w->fleeting)
+        return;
     w->stats->window_flushes++;
     for (unsigned s = 0; s < LIN_HASH; s++)
         for (uint32_t i = w->lin_hash[s], next; i != NONE; i = next) {
             next = w->chunk[i].lin_next;
-            empty_chunk(w, &w->chunk[i], global_too);
+            if (global_too || w->chunk[i].fleeting)
+                empty_chunk(w, &w->chunk[i], global_too);
         }
     if (global_too)
         clear_tables(w);
