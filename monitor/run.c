@@ -247,7 +247,7 @@ static enum step single_step(struct vcpu *v)
 {
     struct cpu *c = &v->c;
     uint8_t shadow = c->shadow;
-    bool tf = c->eflags_sys & EFLAGS_TF;
+    bool tf = c->eflags_sys & EFLAGS_TF, user = c->cpl == 3;
     uint32_t hit = shadow == 2 ? 0 : exec_breakpoints(v);
     if (hit) {
         v->fault = (struct guest_fault){.vector = EXC_DB, .dr6 = hit};
@@ -265,6 +265,8 @@ static enum step single_step(struct vcpu *v)
         return s;
     if (code != TC_EXIT_RESTART)
         c->eflags_sys &= ~EFLAGS_RF;
+    if (user && c->cpl < 3 && !(c->eflags_sys & EFLAGS_TF)) /* SYSCALL that masks TF does not trap */
+        tf = false;
     uint32_t dr6 = v->dr6_pending | (tf ? 1u << 14 : 0);
     v->dr6_pending = 0;
     /* MOV SS and POP SS put a debug trap off until the next instruction is done. */
@@ -354,6 +356,8 @@ static enum step step(struct vcpu *v)
         return out(v, VM_EXIT_HLT);
     if (v->c.key & CPU_KEY_STEP)
         return single_step(v);
+    /* RF lasts one instruction (SDM 3B 17.3.1.1). Without breakpoints only an interrupt in front of that one could show it. */
+    v->c.eflags_sys &= ~EFLAGS_RF;
     int err;
     int code = run_block(v, v->c.key, &err);
     return code < 0 ? error_step(v, err) : after_tc(v, code);
