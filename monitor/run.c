@@ -254,6 +254,8 @@ static enum step single_step(struct vcpu *v)
         return raise_fault(v);
     }
     c->shadow = 0;
+    uint32_t rf = c->eflags_sys & EFLAGS_RF;
+    c->eflags_sys &= ~EFLAGS_RF; /* before, not after: IRET sets it for the next instruction */
     uint64_t before = v->stats->exceptions;
     v->dr6_pending = 0;
     int err;
@@ -263,8 +265,8 @@ static enum step single_step(struct vcpu *v)
     v->priv->want_jc = false;
     if (s == STEP_OUT || v->stats->exceptions != before)
         return s;
-    if (code != TC_EXIT_RESTART)
-        c->eflags_sys &= ~EFLAGS_RF;
+    if (code == TC_EXIT_RESTART) /* the same instruction again */
+        c->eflags_sys |= rf;
     if (user && c->cpl < 3 && !(c->eflags_sys & EFLAGS_TF)) /* SYSCALL that masks TF does not trap */
         tf = false;
     uint32_t dr6 = v->dr6_pending | (tf ? 1u << 14 : 0);
