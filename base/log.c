@@ -27,8 +27,11 @@ void log_line(enum log_cat cat, const char *fmt, ...)
     int n = snprintf(slot, sizeof ring[0], "%s: ", cats[cat].name);
     vsnprintf(slot + n, sizeof ring[0] - (size_t)n, fmt, ap);
     va_end(ap);
-    fprintf(log_file ? log_file : stderr, "%s\n", slot);
+    fprintf(log_stream(), "%s\n", slot);
 }
+
+FILE *log_stream(void) { return log_file ? log_file : stderr; }
+void log_to(FILE *f) { log_file = f; }
 
 void log_list(FILE *f)
 {

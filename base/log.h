@@ -23,6 +23,9 @@ int log_set_mask(const char *list, const char **bad);
 void log_list(FILE *f);
 /* Sends the lines to a new file. 0 or -RD_E_IO. */
 int log_open(const char *path);
+/* Where the lines go, for listings of several lines; and sends them to a stream of the caller's (NULL: stderr). */
+FILE *log_stream(void);
+void log_to(FILE *f);
 /* Writes the ring, oldest line first. */
 void log_dump_ring(int fd);
 #endif

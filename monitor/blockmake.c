@@ -39,7 +39,7 @@ static void count(struct vcpu *v, const struct xl_result *r)
 
 static void log_block(const struct xl_input *in, const struct xl_result *r, const struct codecache *cc)
 {
-    xl_dump(stderr, in, r, cc_writable(cc, r->d.hot_pc), cc_writable(cc, r->d.cold_pc));
+    xl_dump(log_stream(), in, r, cc_writable(cc, r->d.hot_pc), cc_writable(cc, r->d.cold_pc));
 }
 
 /* The page after an instruction that crosses; SYS_FAULT if it cannot be fetched. */

@@ -244,7 +244,7 @@ static void announce(const struct machine *m)
     if (asked && !other)
         return;
     fprintf(stderr, "%s: engine: binary translation, %s (%s%s)\n", m->c->prog,
-            vm_has_window(m->vm) ? "kernel window"
+            vm_has_window(m->vm)  ? "kernel window"
             : m->c->engine.window ? "soft path, as the host has no FSGSBASE"
                                   : "soft path",
             other ? "in place of " : "the default; needs no hardware virtualisation", other ? asked : "");
