@@ -71,6 +71,13 @@ struct cpu {
 #define CPU_KEY_CAREFUL 0x20000u /* one instruction whose memory sites use callouts (bounce buffers); internal to the run loop */
 #define CPU_KEY_SLOWTSC 0x40000u /* RDTSC must be a callout (offset or CR4.TSD at CPL > 0) */
 
+#define CPU_KEY_LOW 0x80000u /* 64-bit code at CPL 0 in the lower half (early boot): its window is another one; from rip, not state */
+
+/* The key that a block at c->rip has in normal running. */
+static inline uint32_t cpu_block_mode(uint32_t key, uint64_t rip)
+{
+    return (key & (CPU_KEY_CODE64 | CPU_KEY_CPL)) == CPU_KEY_CODE64 && (int64_t)rip >= 0 ? key | CPU_KEY_LOW : key;
+}
 static inline bool cpu_long_mode(const struct cpu *c) { return c->efer & EFER_LMA; }
 static inline bool cpu_code64(const struct cpu *c) { return (c->efer & EFER_LMA) && (c->seg[S_CS].attr & SEG_L); }
 static inline bool cpu_protected(const struct cpu *c) { return c->cr0 & CR0_PE; }

@@ -51,15 +51,15 @@ void vcpu_jc_enter(struct vcpu *v, const struct cc_block *b, bool global)
     v->stats->indirect_fills++;
 }
 
-/* The jump cache of the current privilege holds blocks of the current key and CS base only. */
-void vcpu_jc_check(struct vcpu *v)
+/* The jump cache of the current privilege holds blocks of one mode and CS base only. */
+void vcpu_jc_check(struct vcpu *v, uint32_t mode)
 {
     unsigned i = v->c.cpl == 3;
     struct vcpu_priv *p = v->priv;
-    if (p->jc_key[i] == v->c.key && p->jc_cs_base[i] == v->c.seg[S_CS].base)
+    if (p->jc_key[i] == mode && p->jc_cs_base[i] == v->c.seg[S_CS].base)
         return;
     flush_jc(v, i);
-    p->jc_key[i] = v->c.key;
+    p->jc_key[i] = mode;
     p->jc_cs_base[i] = v->c.seg[S_CS].base;
 }
 

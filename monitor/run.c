@@ -140,7 +140,9 @@ static bool page_global(struct vcpu *v, const struct cc_block *b)
 static int run_block(struct vcpu *v, uint32_t mode, int *err)
 {
     struct vcpu_priv *p = v->priv;
-    vcpu_jc_check(v);
+    mode = cpu_block_mode(mode, v->c.rip);
+    if (!(mode & (CPU_KEY_STEP | CPU_KEY_CAREFUL)))
+        vcpu_jc_check(v, mode);
     struct cc_block *b = vcpu_block(v, mode, err);
     if (!b) {
         p->link_from = NULL;

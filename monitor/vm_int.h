@@ -127,7 +127,7 @@ void site_note_easy(struct vcpu *v, uint64_t ret_pc);
 /* winfault.c */
 enum fault_action window_fault(struct vcpu *v, const struct cc_block *b, uint64_t pc, int trap, uint64_t addr, bool write);
 void window_switch(struct vcpu *v, uint32_t mode);
-bool window_usable(const struct vcpu *v, uint32_t mode, uint64_t rip);
+bool window_usable(const struct vcpu *v, uint32_t mode);
 
 /* site.c, callout.c: called by glue. nofpu. */
 int tc_site_miss(struct vcpu *v, uint64_t ret_pc);
@@ -151,7 +151,7 @@ void vcpu_complete_io(struct vcpu *v);
 /* mmu.c */
 int vcpu_fetch(struct vcpu *v, uint64_t lin, uint64_t *gpa, uint8_t **host, bool *global);
 void vcpu_mark_code(struct vcpu *v, uint64_t gpa);
-void vcpu_jc_check(struct vcpu *v);
+void vcpu_jc_check(struct vcpu *v, uint32_t mode);
 void vcpu_jc_enter(struct vcpu *v, const struct cc_block *b, bool global);
 void vcpu_drop_block(void *opaque, struct cc_block *b);
 void vcpu_dma_hook(void *opaque, uint64_t gpa, size_t bytes);

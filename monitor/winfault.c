@@ -64,10 +64,16 @@ static enum fault_action map_page(struct vcpu *v, struct window *w, uint64_t lin
     return FA_RESUME;
 }
 
+/* 64-bit code in the upper half has the wide window; low 64-bit code has the 4 GiB one like 16/32-bit code, without truncation:
+ * what is beyond is softened when it faults. */
+static struct window *window_of(const struct vcpu *v, uint32_t mode)
+{
+    return (mode & CPU_KEY_CODE64) && !(mode & CPU_KEY_LOW) ? v->priv->win64 : v->priv->win32;
+}
+
 enum fault_action window_fault(struct vcpu *v, const struct cc_block *b, uint64_t pc, int trap, uint64_t addr, bool write)
 {
-    struct vcpu_priv *p = v->priv;
-    struct window *w = b->key.mode & CPU_KEY_CODE64 ? p->win64 : p->win32;
+    struct window *w = window_of(v, b->key.mode);
     const struct ccf_point *at = cc_find_point(b, pc);
     uint64_t lin;
     if (!w || !at || (b->key.mode & (CPU_KEY_CPL | CPU_KEY_STEP | CPU_KEY_CAREFUL)))
@@ -90,7 +96,7 @@ enum fault_action window_fault(struct vcpu *v, const struct cc_block *b, uint64_
 void window_switch(struct vcpu *v, uint32_t mode)
 {
     struct vcpu_priv *p = v->priv;
-    const struct window *w = mode & CPU_KEY_CODE64 ? p->win64 : p->win32;
+    const struct window *w = window_of(v, mode);
     uint64_t base = w ? window_base(w) : 0;
     if (!w || p->gs_base == base)
         return;
@@ -98,10 +104,8 @@ void window_switch(struct vcpu *v, uint32_t mode)
     p->gs_base = base;
 }
 
-/* May blocks of this mode at this address have window sites? */
-bool window_usable(const struct vcpu *v, uint32_t mode, uint64_t rip)
+/* May blocks of this mode have window sites? */
+bool window_usable(const struct vcpu *v, uint32_t mode)
 {
-    if (mode & (CPU_KEY_CPL | CPU_KEY_STEP | CPU_KEY_CAREFUL | CPU_KEY_AC))
-        return false;
-    return mode & CPU_KEY_CODE64 ? v->priv->win64 && (int64_t)rip < 0 : v->priv->win32 != NULL;
+    return !(mode & (CPU_KEY_CPL | CPU_KEY_STEP | CPU_KEY_CAREFUL | CPU_KEY_AC)) && window_of(v, mode);
 }
