@@ -88,7 +88,7 @@ struct cc_block *vcpu_make_block(struct vcpu *v, const struct cc_key *k, const u
     if (cfg->evict_random && rng_once_in(&p->rng, cfg->evict_random))
         cc_flush(p->cc);
     p->translating_phys = k->phys;
-    p->translating_window = in.window = window_usable(v, k->mode, k->rip);
+    p->translating_window = in.window = window_usable(v, k->mode);
     enum xl_status s;
     struct emit hot, cold;
     for (unsigned tries = 0;; tries++) {
