@@ -368,6 +368,7 @@ static int init_fpu(struct job *j)
     int rc = image ? vcpu_get_fpu(j->v, image, n) : -RD_E_NOMEM;
     if (!rc) {
         memcpy(image, &(uint16_t){0x37f}, 2);
+        image[4] = 0; /* every register empty */
         memcpy(image + 24, &(uint32_t){0x1f80}, 4);
         image[512] |= 3; /* XSTATE_BV: both are in the image */
         rc = vcpu_set_fpu(j->v, image, n);
