@@ -22,8 +22,8 @@ struct gpmem_slot {
     bool rom;       /* guest writes are dropped (and logged) */
 };
 /* Page flags. A page with any of GP_TRACED_MASK set never gets a write entry in a TLB or a writable mapping. */
-#define GP_CODE 0x01u  /* holds translated code: writes invalidate CCFs */
-#define GP_PT 0x02u    /* a guest page table the shadow depends on */
+#define GP_CODE 0x01u /* holds translated code: writes invalidate CCFs */
+#define GP_PT 0x02u   /* a guest page table the shadow depends on */
 #define GP_DIRTYLOG 0x04u
 #define GP_TRACED_MASK 0x07u
 

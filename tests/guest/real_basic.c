@@ -112,8 +112,9 @@ static void interrupts(void)
                                                                                                                     ", "
                                                                                                                     "%%"
                                                                                                                     "cx"
-                                                                                                                    "\n" PUT(3,
-                                                                                                                             "cx") "iret\n 8:");
+                                                                                                                    "\n" PUT(
+                                                                                                                        3,
+                                                                                                                        "cx") "iret\n 8:");
     show("int 60: flags in, ip, cs, pushed flags, flags after", 5);
     REAL("movw $(6f - 70b), %%fs:0\n movw %%cs, %%fs:2\n xorw %%ax, %%ax\n xorw %%cx, %%cx\n 5: divw %%cx\n jmp 8f\n "
          "6: popw %%ax\n subw $(5b - 70b), %%ax\n" PUT(0, "ax") "popw %%ax\n" PUT(
@@ -171,9 +172,9 @@ static void unreal(void)
     memcpy((void *)0x600, gdt, sizeof gdt);
     REAL("movw $23, %%fs:0x540\n movl $0x600, %%fs:0x542\n lgdtl %%fs:0x540\n movl %%cr0, %%eax\n incw %%ax\n movl "
          "%%eax, %%cr0\n movw $16, %%bx\n movw %%bx, %%gs\n decw %%ax\n movl %%eax, %%cr0\n"
-         "movl $0x345678, %%ebx\n movl %%gs:(%%ebx), %%ecx\n" PUT(
-             0, "cx") "shrl $16, %%ecx\n" PUT(1, "cx") "movw $0x1000, %%ax\n movw %%ax, %%gs\n movl $0x335678, %%ebx\n "
-                                                       "movl %%gs:(%%ebx), %%ecx\n" PUT(2, "cx"));
+         "movl $0x345678, %%ebx\n movl %%gs:(%%ebx), %%ecx\n" PUT(0, "cx") "shrl $16, %%ecx\n" PUT(
+             1, "cx") "movw $0x1000, %%ax\n movw %%ax, %%gs\n movl $0x335678, %%ebx\n "
+                      "movl %%gs:(%%ebx), %%ecx\n" PUT(2, "cx"));
     show("unreal mode, also after a reload", 3);
 }
 
