@@ -129,6 +129,31 @@ void cc_reserve(struct codecache *cc, uint32_t hot_bytes, uint32_t cold_bytes, s
     s->cold_end = s->cold + cold_bytes;
 }
 
+bool cc_reserve_in_place(struct codecache *cc, const struct cc_block *from, uint32_t hot_bytes, uint32_t cold_bytes,
+                         struct cc_space *s)
+{
+    uint32_t half = cc->sector_bytes / 2;
+    const struct cc_sector *c = &cc->sector[cc->cur];
+    if (from->dead || !c->n || c->block[c->n - 1] != from || from->d.fall_exit > 1)
+        return false;
+    if (half - c->hot < hot_bytes || half - c->cold < cold_bytes)
+        return false;
+    cc_reserve(cc, hot_bytes, cold_bytes, s);
+    uint32_t back = (uint32_t)(s->hot_pc - from->d.exit[from->d.fall_exit].jmp_pc);
+    s->hot_pc -= back;
+    s->hot -= back;
+    return true;
+}
+
+/* The jump may have to be written back over the first bytes: nothing in them may be patched for another reason. */
+bool cc_fits_in_place(const struct ccf_desc *d)
+{
+    for (unsigned i = 0; i < d->n_exits; i++)
+        if (d->exit[i].jmp_pc < d->hot_pc + 5)
+            return false;
+    return d->hot_bytes >= 5 && (!d->ij_pc || d->ij_pc >= d->hot_pc + 5);
+}
+
 static void page_in(struct codecache *cc, struct cc_block *b, unsigned slot, uint64_t phys)
 {
     struct cc_block **head = &cc->page[cc_page_hash(phys)];
@@ -158,7 +183,7 @@ struct cc_block *cc_commit(struct codecache *cc, const struct cc_key *k, uint64_
     b->links = (struct cc_links *)(b + 1);
     b->point = (struct ccf_point *)(b->links + 1);
     memcpy(b->links + 1, points, pbytes);
-    ASSERT(d->entry_indirect_pc == c->pc + c->hot && d->cold_pc == c->pc + cc->sector_bytes / 2 + c->cold);
+    ASSERT(d->start_pc <= c->pc + c->hot && d->cold_pc == c->pc + cc->sector_bytes / 2 + c->cold);
     c->hot = (uint32_t)((d->hot_pc + d->hot_bytes - c->pc + 15) & ~15u);
     c->cold = (uint32_t)(d->cold_pc + d->cold_bytes - c->pc - cc->sector_bytes / 2);
     c->block[c->n++] = b;

@@ -5,7 +5,8 @@
  * CC-3  An exit is either unlinked (its jump goes to its stub) or linked (its jump goes to the target's hot_pc, or to its own
  *       jump-cache stub) and then is in the target's list of incoming links. Kicked blocks break this until cc_unkick.
  * CC-4  Only a link to another guest page that does not go through the jump cache is in the cross list.
- * CC-5  Within a sector, hot and cold code of blocks lie in order of commitment, without overlap.
+ * CC-5  Within a sector, hot and cold code of blocks lie in order of commitment, without overlap but for the jump that a block
+ *       in place has overwritten.
  * CC-6  Linked blocks have the same mode and CS base.
  */
 #ifndef CODECACHE_CC_INT_H
@@ -22,6 +23,7 @@
 struct cc_link {
     struct cc_block *from, *to;
     bool via_jc, cross;
+    bool in_place; /* no jump: the target starts where it was. Undoing it writes the jump over the target, which is dead then */
     struct cc_link *in_next, **in_prev;       /* list of to's incoming links */
     struct cc_link *cross_next, **cross_prev; /* list of unchecked links across pages */
 };
@@ -37,7 +39,7 @@ struct cc_sector {
 };
 struct cc_kicked {
     struct cc_block *b;
-    uint8_t ij_bytes[5];
+    uint8_t ij_bytes[5], fall_bytes[5];
 };
 struct codecache {
     uint8_t *w;        /* writable mapping */

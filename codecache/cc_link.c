@@ -16,6 +16,30 @@ static unsigned index_of(const struct cc_link *l) { return (unsigned)(l - l->fro
 static const struct ccf_exit *exit_of(const struct cc_link *l) { return &l->from->d.exit[index_of(l)]; }
 static uint32_t goal(const struct cc_link *l) { return l->via_jc ? exit_of(l)->jc_pc : l->to->d.hot_pc; }
 
+static void write_jump(struct codecache *cc, uint32_t pc, uint32_t target)
+{
+    uint8_t *p = cc_writable(cc, pc);
+    p[0] = 0xe9;
+    poke32(p + 1, target - (pc + 5));
+}
+
+void cc_restore_jump(struct codecache *cc, const struct cc_block *from)
+{
+    const struct ccf_exit *e = &from->d.exit[from->d.fall_exit];
+    write_jump(cc, e->jmp_pc, e->stub_pc);
+}
+
+/* Makes the exit lead out again. Over a target in place that is possible only when it is dead; a live one is left alone, as the
+ * block that fell into it is the one that dies. */
+static void aim_at_stub(struct codecache *cc, struct cc_link *l)
+{
+    const struct ccf_exit *e = exit_of(l);
+    if (!l->in_place)
+        aim(cc, e, e->stub_pc);
+    else if (!l->from->dying)
+        write_jump(cc, e->jmp_pc, e->stub_pc);
+}
+
 void cc_link(struct codecache *cc, struct cc_block *from, unsigned i, struct cc_block *to, bool via_jc)
 {
     struct cc_link *l = &from->links->out[i];
@@ -40,7 +64,9 @@ void cc_link(struct codecache *cc, struct cc_block *from, unsigned i, struct cc_
             l->cross_next->cross_prev = &l->cross_next;
         *head = l;
     }
-    aim(cc, exit_of(l), goal(l));
+    l->in_place = exit_of(l)->jmp_pc == to->d.hot_pc;
+    if (!l->in_place)
+        aim(cc, exit_of(l), goal(l));
     cc->stats->chain_links++;
 }
 
@@ -48,7 +74,7 @@ void cc_unlink(struct codecache *cc, struct cc_link *l)
 {
     if (!l->to)
         return;
-    aim(cc, exit_of(l), exit_of(l)->stub_pc);
+    aim_at_stub(cc, l);
     *l->in_prev = l->in_next;
     if (l->in_next)
         l->in_next->in_prev = l->in_prev;
@@ -58,7 +84,7 @@ void cc_unlink(struct codecache *cc, struct cc_link *l)
             l->cross_next->cross_prev = l->cross_prev;
     }
     l->to = NULL;
-    l->cross = false;
+    l->cross = l->in_place = false;
     cc->stats->chain_unlinks++;
 }
 
@@ -92,6 +118,12 @@ void cc_unlink_cross(struct codecache *cc, uint64_t page_lin)
     unlink_bucket(cc, cc_cross_hash(page_lin - 4096), page_lin, true);
 }
 
+static void save5(uint8_t *to, const uint8_t *from)
+{
+    for (unsigned i = 0; i < 5; i++)
+        to[i] = from[i];
+}
+
 uint64_t cc_kick(struct codecache *cc, struct cc_block *b, uint64_t pc)
 {
     for (unsigned i = 0; i < cc->n_kicked; i++)
@@ -101,31 +133,37 @@ uint64_t cc_kick(struct codecache *cc, struct cc_block *b, uint64_t pc)
         return pc;
     struct cc_kicked *k = &cc->kicked[cc->n_kicked++];
     k->b = b;
-    for (unsigned i = 0; i < b->d.n_exits; i++)
-        if (b->links->out[i].to)
-            aim(cc, &b->d.exit[i], b->d.exit[i].stub_pc);
+    for (unsigned i = 0; i < b->d.n_exits; i++) {
+        const struct ccf_exit *e = &b->d.exit[i];
+        if (!b->links->out[i].to)
+            continue;
+        if (b->links->out[i].in_place) { /* whoever else enters the target now leaves for the same rip: right, if slow */
+            save5(k->fall_bytes, cc_writable(cc, e->jmp_pc));
+            write_jump(cc, e->jmp_pc, e->stub_pc);
+        } else {
+            aim(cc, e, e->stub_pc);
+        }
+    }
     if (!b->d.ij_pc)
         return pc;
-    uint8_t *p = cc_writable(cc, b->d.ij_pc);
-    for (unsigned i = 0; i < 5; i++)
-        k->ij_bytes[i] = p[i];
-    p[0] = 0xe9;
-    poke32(p + 1, b->d.ij_miss_pc - (b->d.ij_pc + 5));
+    save5(k->ij_bytes, cc_writable(cc, b->d.ij_pc));
+    write_jump(cc, b->d.ij_pc, b->d.ij_miss_pc);
     return pc > b->d.ij_pc && pc < b->d.ij_end ? b->d.ij_pc : pc;
 }
 
 void cc_unkick(struct codecache *cc)
 {
-    for (unsigned n = 0; n < cc->n_kicked; n++) {
+    for (unsigned n = cc->n_kicked; n-- > 0;) {
         struct cc_kicked *k = &cc->kicked[n];
-        for (unsigned i = 0; i < k->b->d.n_exits; i++)
-            if (k->b->links->out[i].to)
-                aim(cc, &k->b->d.exit[i], goal(&k->b->links->out[i]));
-        if (k->b->d.ij_pc) {
-            uint8_t *p = cc_writable(cc, k->b->d.ij_pc);
-            for (unsigned i = 0; i < 5; i++)
-                p[i] = k->ij_bytes[i];
+        for (unsigned i = 0; i < k->b->d.n_exits; i++) {
+            const struct cc_link *l = &k->b->links->out[i];
+            if (l->to && l->in_place)
+                save5(cc_writable(cc, k->b->d.exit[i].jmp_pc), k->fall_bytes);
+            else if (l->to)
+                aim(cc, &k->b->d.exit[i], goal(l));
         }
+        if (k->b->d.ij_pc)
+            save5(cc_writable(cc, k->b->d.ij_pc), k->ij_bytes);
     }
     cc->n_kicked = 0;
 }

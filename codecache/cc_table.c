@@ -32,7 +32,7 @@ struct cc_block *cc_find(const struct codecache *cc, uint64_t pc)
     while (lo < hi) { /* the last block that starts at or before pc */
         unsigned mid = (lo + hi) / 2;
         const struct cc_block *b = s->block[mid];
-        if ((cold ? b->d.cold_pc : b->d.entry_indirect_pc) <= pc)
+        if ((cold ? b->d.cold_pc : b->d.start_pc) <= pc)
             lo = mid + 1;
         else
             hi = mid;
@@ -44,10 +44,10 @@ struct cc_block *cc_find(const struct codecache *cc, uint64_t pc)
     return pc <= end ? b : NULL; /* a return address may be the end */
 }
 
-int cc_exit_index(const struct cc_block *b, uint32_t jmp_pc)
+int cc_exit_index(const struct cc_block *b, uint32_t stub_pc)
 {
     for (unsigned i = 0; i < b->d.n_exits; i++)
-        if (b->d.exit[i].jmp_pc == jmp_pc)
+        if (b->d.exit[i].stub_pc == stub_pc)
             return (int)i;
     return -1;
 }
@@ -88,6 +88,7 @@ void cc_kill(struct codecache *cc, struct cc_block *b)
         return;
     if (cc->dropped)
         cc->dropped(cc->opaque, b);
+    b->dying = true;
     cc_unlink_all(cc, b);
     unhash(cc, b);
     unpage(cc, b, b->key.phys);

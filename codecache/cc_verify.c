@@ -31,6 +31,10 @@ static void verify_block(const struct codecache *cc, struct cc_block *b)
             continue;
         }
         CHECK(!l->to->dead && in_list(l->to->links->in, l));
+        if (l->in_place) {
+            CHECK(l->to->d.hot_pc == e->jmp_pc && !l->via_jc);
+            continue;
+        }
         CHECK(aimed_at(cc, e) == (l->via_jc ? e->jc_pc : l->to->d.hot_pc));
         CHECK(l->cross == (e->cross_page && !l->via_jc));
         CHECK(l->to->key.mode == b->key.mode && l->to->key.cs_base == b->key.cs_base);
@@ -45,7 +49,7 @@ void cc_verify(const struct codecache *cc)
         uint64_t hot = cc->sector[s].pc, cold = hot + cc->sector_bytes / 2;
         for (unsigned i = 0; i < cc->sector[s].n; i++) {
             struct cc_block *b = cc->sector[s].block[i];
-            CHECK(b->d.entry_indirect_pc >= hot && b->d.cold_pc >= cold); /* CC-5 */
+            CHECK(b->d.start_pc + 5 >= hot && b->d.cold_pc >= cold); /* CC-5 */
             hot = (uint64_t)b->d.hot_pc + b->d.hot_bytes;
             cold = (uint64_t)b->d.cold_pc + b->d.cold_bytes;
             verify_block(cc, b);

@@ -7,7 +7,7 @@
 /* A direct exit: a jump whose rel32 can be linked to another block. */
 struct ccf_exit {
     uint64_t target;  /* guest RIP */
-    uint32_t jmp_pc;  /* host pc of the jump instruction */
+    uint32_t jmp_pc;  /* host pc of the jump instruction; in place of a linked fall-through, of the target */
     uint32_t stub_pc; /* where it goes unlinked */
     uint32_t jc_pc;   /* look-up through the jump cache: where it goes when linked across pages that may be remapped */
     uint32_t jc_end;  /* end of that stub */
@@ -23,7 +23,9 @@ struct ccf_point {
 struct ccf_desc {
     unsigned tu_bytes, n_insns;
     uint32_t hot_pc, hot_bytes, cold_pc, cold_bytes;
-    uint32_t entry_indirect_pc; /* entry for the jump cache: scratch registers still spilled; the code starts here */
+    uint32_t start_pc;          /* of the hot code: hot_pc, or the indirect entry in front of it */
+    uint32_t entry_indirect_pc; /* entry for the jump cache: scratch registers still spilled */
+    uint32_t fall_exit;         /* index of the exit whose jump ends the hot code, or 2: a block made for it may start in its place */
     struct ccf_exit exit[2];
     unsigned n_exits, n_points;
     uint32_t ij_pc, ij_end, ij_miss_pc; /* inline indirect look-up: [ij_pc, ij_end) may be redirected to ij_miss_pc; 0 = none */

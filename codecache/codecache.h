@@ -30,7 +30,7 @@ struct cc_block {
     uint64_t phys2;        /* second page of an instruction that crosses, or ~0 */
     struct ccf_desc d;
     const struct ccf_point *point; /* ascending by construction within hot, then cold: see cc_find_point */
-    bool dead;
+    bool dead, dying;
     struct cc_links *links; /* private to codecache */
     struct cc_block *hash_next, *page_next[2], *in_sector_next;
 };
@@ -49,14 +49,22 @@ void cc_glue_space(struct codecache *cc, struct cc_space *s);
 struct cc_block *cc_lookup(struct codecache *cc, const struct cc_key *k);
 /* Room for hot_bytes and cold_bytes; evicts the oldest sector when the current one is full: every cc_block pointer may die. */
 void cc_reserve(struct codecache *cc, uint32_t hot_bytes, uint32_t cold_bytes, struct cc_space *s);
+/* The same, with hot_pc at the jump that ends from (its fall_exit): the new block continues it in place. False if from is not the
+ * last one, or there is no room.
+ * Before cc_commit, ask cc_fits_in_place:
+ * a block that rewrites its own first bytes does not (cc_restore_jump, and reserve again). */
+bool cc_reserve_in_place(struct codecache *cc, const struct cc_block *from, uint32_t hot_bytes, uint32_t cold_bytes,
+                         struct cc_space *s);
+bool cc_fits_in_place(const struct ccf_desc *d);
+void cc_restore_jump(struct codecache *cc, const struct cc_block *from);
 /* Takes over the code just written. Returns the block, or NULL when out of host memory (nothing changed). */
 struct cc_block *cc_commit(struct codecache *cc, const struct cc_key *k, uint64_t phys2, const struct ccf_desc *d,
                            const struct ccf_point *points);
 /* Chains exit i of from to the target's entry, or, via_jc, to its own jump-cache stub. */
 void cc_link(struct codecache *cc, struct cc_block *from, unsigned i, struct cc_block *to, bool via_jc);
-/* The block whose code contains pc, or NULL; and its exit with that jump. */
+/* The block whose code contains pc, or NULL; and its exit with that stub. */
 struct cc_block *cc_find(const struct codecache *cc, uint64_t pc);
-int cc_exit_index(const struct cc_block *b, uint32_t jmp_pc);
+int cc_exit_index(const struct cc_block *b, uint32_t stub_pc);
 /* The recovery point of exactly this host pc, or NULL. */
 const struct ccf_point *cc_find_point(const struct cc_block *b, uint64_t pc);
 

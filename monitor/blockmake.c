@@ -69,6 +69,40 @@ static int second_page(struct vcpu *v, struct xl_input *in, uint64_t lin, uint64
     return host ? 0 : sys_fault_err(v, EXC_GP, 0);
 }
 
+/* May the block for k take the place of the jump at the end of the block that was just left? */
+static struct cc_block *fallen_from(struct vcpu *v, const struct cc_key *k)
+{
+    const struct vcpu_priv *p = v->priv;
+    struct cc_block *from = p->link_from;
+    if (!from || from->dead || v->vm->cfg.no_chain || (k->mode & (CPU_KEY_STEP | CPU_KEY_CAREFUL)))
+        return NULL;
+    const struct ccf_exit *e = &from->d.exit[p->link_index];
+    bool same = from->key.mode == k->mode && from->key.cs_base == k->cs_base && e->target == k->rip && !e->cross_page;
+    return same && (unsigned)p->link_index == from->d.fall_exit ? from : NULL;
+}
+
+static enum xl_status write_block(struct vcpu *v, const struct xl_input *in, const struct cc_space *sp)
+{
+    struct emit hot = {.p = sp->hot, .start = sp->hot, .end = sp->hot_end, .pc = sp->hot_pc};
+    struct emit cold = {.p = sp->cold, .start = sp->cold, .end = sp->cold_end, .pc = sp->cold_pc};
+    return xl_translate(v->priv->xl, in, &hot, &cold, &v->priv->result);
+}
+
+/* Tries to continue the block that fell through in place. */
+static bool write_in_place(struct vcpu *v, struct xl_input *in, const struct cc_block *from)
+{
+    struct cc_space sp;
+    struct vcpu_priv *p = v->priv;
+    if (!cc_reserve_in_place(p->cc, from, XL_HOT_BYTES, XL_COLD_BYTES, &sp))
+        return false;
+    in->in_place = true;
+    if (write_block(v, in, &sp) == XL_OK && !p->result.crosses && cc_fits_in_place(&p->result.d))
+        return true;
+    in->in_place = false;
+    cc_restore_jump(p->cc, from);
+    return false;
+}
+
 /* host: the bytes at lin, NULL if they are no memory. */
 struct cc_block *vcpu_make_block(struct vcpu *v, const struct cc_key *k, const uint8_t *host, uint64_t lin, int *err)
 {
@@ -89,13 +123,13 @@ struct cc_block *vcpu_make_block(struct vcpu *v, const struct cc_key *k, const u
         cc_flush(p->cc);
     p->translating_phys = k->phys;
     p->translating_window = in.window = window_usable(v, k->mode);
-    enum xl_status s;
-    struct emit hot, cold;
-    for (unsigned tries = 0;; tries++) {
+    struct cc_block *from = fallen_from(v, k);
+    if (from && !write_in_place(v, &in, from))
+        from = NULL;
+    enum xl_status s = XL_OK;
+    for (unsigned tries = 0; !from; tries++) {
         cc_reserve(p->cc, XL_HOT_BYTES, XL_COLD_BYTES, &sp);
-        hot = (struct emit){.p = sp.hot, .start = sp.hot, .end = sp.hot_end, .pc = sp.hot_pc};
-        cold = (struct emit){.p = sp.cold, .start = sp.cold, .end = sp.cold_end, .pc = sp.cold_pc};
-        s = xl_translate(p->xl, &in, &hot, &cold, &p->result);
+        s = write_block(v, &in, &sp);
         if (s != XL_NEED_NEXT || tries)
             break;
         *err = second_page(v, &in, lin, &phys2);
@@ -117,5 +151,9 @@ struct cc_block *vcpu_make_block(struct vcpu *v, const struct cc_key *k, const u
         vcpu_mark_code(v, phys2);
     struct cc_block *b = cc_commit(p->cc, k, phys2 == ~0ull ? phys2 : phys2 & PAGE_MASK, &p->result.d, p->result.point);
     CHECK(b);
+    if (from) {
+        cc_link(p->cc, from, from->d.fall_exit, b, false);
+        p->link_from = NULL;
+    }
     return b;
 }

@@ -28,13 +28,13 @@ static void dump_block(FILE *f, struct vcpu *v, struct cc_block *b)
         return;
     struct xl_result *r = &v->priv->result;
     struct xl_input in = {.code = host, .code_bytes = 4096 - (unsigned)(b->key.phys & 4095), .rip = b->key.rip,
-                          .cs_base = b->key.cs_base, .key = b->key.mode, .max_insns = b->d.n_insns};
+                          .cs_base = b->key.cs_base, .key = b->key.mode, .max_insns = b->d.n_insns, .in_place = b->d.start_pc == b->d.hot_pc};
     if (b->phys2 != ~0ull) {
         in.next = gpmem_ptr(v->mem, b->phys2);
         in.next_bytes = 15;
     }
     static uint8_t hot[XL_HOT_BYTES], cold[XL_COLD_BYTES];
-    struct emit eh = {.p = hot, .start = hot, .end = hot + sizeof hot, .pc = b->d.entry_indirect_pc};
+    struct emit eh = {.p = hot, .start = hot, .end = hot + sizeof hot, .pc = b->d.start_pc};
     struct emit ec = {.p = cold, .start = cold, .end = cold + sizeof cold, .pc = b->d.cold_pc};
     if (xl_translate(v->priv->xl, &in, &eh, &ec, r) == XL_OK)
         xl_dump(f, &in, r, cc_writable(v->priv->cc, b->d.hot_pc), cc_writable(v->priv->cc, b->d.cold_pc));

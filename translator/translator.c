@@ -74,10 +74,24 @@ static void emit_one(struct xl *x, struct xl_insn *n)
 /* The way in from the jump cache: T and RCX are still scratch. */
 static void emit_indirect_entry(struct xl *x)
 {
-    x->r->d.entry_indirect_pc = (uint32_t)em_pc(x->hot);
-    em_ld64(x->hot, R_RCX, xl_slot(x, R_RCX));
+    struct emit *e = x->in->in_place ? x->cold : x->hot;
+    uint32_t start = (uint32_t)em_pc(x->hot);
+    x->r->d.start_pc = start;
+    x->r->d.entry_indirect_pc = (uint32_t)em_pc(e);
+    em_ld64(e, R_RCX, xl_slot(x, R_RCX));
     if (x->m64)
-        em_ld64(x->hot, R_RDX, xl_slot(x, R_RDX));
+        em_ld64(e, R_RDX, xl_slot(x, R_RDX));
+    if (x->in->in_place)
+        em_jmp(e, start);
+}
+
+/* The last exit's jump ends the hot code. */
+static void find_fall_exit(struct xl_result *r)
+{
+    unsigned last = r->d.n_exits - 1u;
+    r->d.fall_exit = 2;
+    if (r->d.n_exits && r->d.exit[last].rel_at == 1 && r->d.exit[last].jmp_pc + 5 == r->d.hot_pc + r->d.hot_bytes)
+        r->d.fall_exit = last;
 }
 
 static void emit_all(struct xl *x)
@@ -118,12 +132,11 @@ enum xl_status xl_translate(struct xl *x, const struct xl_input *in, struct emit
     if (s != XL_OK)
         return s;
     r->d.cold_pc = (uint32_t)em_pc(cold);
-    uint32_t start = (uint32_t)em_pc(hot);
     emit_indirect_entry(x);
     r->d.hot_pc = (uint32_t)em_pc(hot);
     emit_all(x);
     r->d.hot_bytes = (uint32_t)em_pc(hot) - r->d.hot_pc;
     r->d.cold_bytes = (uint32_t)em_pc(cold) - r->d.cold_pc;
-    ASSERT(r->d.entry_indirect_pc == start);
+    find_fall_exit(r);
     return hot->overflow || cold->overflow || r->d.n_insns == 0 ? XL_OVERFLOW : XL_OK;
 }

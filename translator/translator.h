@@ -50,7 +50,17 @@ struct xl_layout {
 #define XL_SITE_OFFSET 0x00200000u     /* the address is an offset into the segment, not linear */
 #define XL_SITE_64 0x00400000u
 #define XL_SITE_DIRECT 0x01000000u /* the access itself goes through the window: a miss can only fault or be careful */
-#define XL_SITE_MASKED 0x00800000u /* bytes may be masked off: a fault needs the instruction to be looked at */
+#define XL_SITE_MASKED 0x00800000u /* elements may be masked off: the mask is described in op_imm (XL_MASK_*) */
+#define XL_SITE_X87 0x02000000u  /* a pending x87 exception comes before any fault of the operand */
+#define XL_SITE_LATE 0x04000000u /* a store whose faults come after everything else the instruction does */
+/* Description of a mask: element i of the operand, of 1 << SHIFT bytes, is accessed if one of the mask's first BITS bits whose
+ * number is i modulo ELEMENTS is set; PACKED: the first elements are, as many as bits are set. */
+enum { XL_MASK_NONE, XL_MASK_K, XL_MASK_PACKED, XL_MASK_SIGNS /* of a vector register's elements */ };
+#define XL_MASK_KIND(m) ((m) & 15u)
+#define XL_MASK_REG(m) ((m) >> 4 & 31)
+#define XL_MASK_SHIFT(m) ((m) >> 12 & 15)
+#define XL_MASK_BITS(m) ((m) >> 16 & 0xff)
+#define XL_MASK_ELEMENTS(m) ((m) >> 24 & 0xff)
 enum { XL_READ, XL_WRITE, XL_RW };
 
 /* Instruction classes, for statistics and listings. */
@@ -86,6 +96,7 @@ struct xl_input {
     uint64_t cs_base;
     uint32_t key;         /* CPU_KEY_* */
     unsigned max_insns;
+    bool in_place; /* the hot code continues another block: hot_pc must be where the buffer starts */
     bool window; /* sites may go through the window (GS base is set) unless strategy() says otherwise */
     /* Strategy of the sites of the instruction at code + off. May be NULL: window if allowed, else soft. */
     enum xl_strategy (*strategy)(void *opaque, unsigned off);

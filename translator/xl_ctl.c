@@ -54,7 +54,7 @@ static uint64_t new_exit(struct xl *x, uint64_t target, unsigned rel_at)
     /* An instruction in the last bytes of a page may run into the next one. */
     e->cross_page = (to ^ here) >> PAGE_SHIFT != 0 || (to & 0xfff) > PAGE_SIZE - 15;
     e->stub_pc = (uint32_t)em_pc(c);
-    em_sti32(c, x->l->link_pc, e->jmp_pc);
+    em_sti32(c, x->l->link_pc, e->stub_pc);
     em_jmp(c, x->g->exit_link);
     if (e->cross_page) {
         e->jc_pc = emit_jc_stub(x, target, e->stub_pc);
