@@ -121,14 +121,13 @@ void mem_check_watch(struct vcpu *v, uint64_t lin, unsigned n, unsigned how)
 
 int mem_check_align(struct vcpu *v, uint64_t lin, unsigned n, unsigned how)
 {
-    if (!(v->c.key & CPU_KEY_AC) || (how & (MEM_SUPER | MEM_X)))
+    if (!(v->c.key & CPU_KEY_AC) || (how & (MEM_SUPER | MEM_X | MEM_UNALIGNED)))
         return 0;
     unsigned a = 1;
     switch (n) {
     case 2:
     case 4:
-    case 8:
-    case 16: a = n; break;
+    case 8: a = n; break;  /* 16 and more: #GP where they must be aligned, else nothing (SDM 2A tables 2-18 ff.) */
     case 6: a = 4; break;  /* far pointers m16:32, descriptor-table registers */
     case 10: a = 8; break; /* m80, m16:64 */
     }

@@ -12,8 +12,10 @@
 #define MEM_R 0x00u
 #define MEM_W 0x01u
 #define MEM_X 0x02u
-#define MEM_SUPER 0x04u /* implicit supervisor access (descriptor tables, TSS, exception stack): U/S = S whatever the CPL */
-#define MEM_RW 0x08u    /* read that will be followed by a write: checked as a write */
+/* Implicit supervisor access (descriptor tables, TSS, exception stack): U/S = S whatever the CPL. */
+#define MEM_SUPER 0x04u
+#define MEM_UNALIGNED 0x10u /* never #AC: part of a vector */
+#define MEM_RW 0x08u        /* read that will be followed by a write: checked as a write */
 
 /* seg:off -> linear, with limit, type, null, canonical checks for n bytes; fault #GP(0) or #SS(0). In 64-bit mode only
  * FS/GS bases and canonicality count. off must already be truncated to the address size. */

@@ -67,11 +67,11 @@ enum fault_action {
     FA_RAISE    /* v->fault */
 };
 struct bounce {
-    bool write;      /* contents go back to the guest after the instruction */
+    bool write;          /* contents go back to the guest after the instruction */
     unsigned size, how;
-    uint64_t lin;
-    uint64_t need; /* bytes that the mask of a masked site leaves (bit i: byte i); ~0: all */
-    uint64_t desc; /* of a masked site */
+    uint64_t desc, addr; /* of the site, as in its descriptor */
+    uint64_t need;       /* bytes that the mask of a masked site leaves (bit i: byte i); ~0: all */
+    uint64_t rip;        /* of the instruction, when faults come after it (XL_SITE_LATE) */
     uint8_t buf[512 + 64] __attribute__((aligned(64)));
 };
 struct vcpu_priv {

@@ -35,25 +35,64 @@ unsigned xl_align_flag(const struct xl_insn *n, unsigned size)
     }
 }
 
-static bool may_be_masked(const struct xl_insn *n)
+static bool names_mmx(const struct xl_insn *n)
 {
-    if (n->i.encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX && n->i.avx.mask.mode != ZYDIS_MASK_MODE_INVALID &&
-        n->i.avx.mask.mode != ZYDIS_MASK_MODE_DISABLED)
-        return true;
+    for (unsigned k = 0; k < n->i.operand_count_visible; k++)
+        if (n->op[k].type == ZYDIS_OPERAND_TYPE_REGISTER &&
+            ZydisRegisterGetClass(n->op[k].reg.value) == ZYDIS_REGCLASS_MMX)
+            return true;
+    return false;
+}
+
+/* Does the instruction look for a pending x87 exception first (SDM 1 8.7)? */
+static bool waits(const struct xl_insn *n)
+{
     switch (n->i.mnemonic) {
-    case ZYDIS_MNEMONIC_VMASKMOVPS:
-    case ZYDIS_MNEMONIC_VMASKMOVPD:
-    case ZYDIS_MNEMONIC_VPMASKMOVD:
-    case ZYDIS_MNEMONIC_VPMASKMOVQ: return true;
-    default: return false;
+    case ZYDIS_MNEMONIC_FNSTCW:
+    case ZYDIS_MNEMONIC_FNSTSW:
+    case ZYDIS_MNEMONIC_FNSTENV:
+    case ZYDIS_MNEMONIC_FNSAVE: return false;
+    default: return n->i.meta.category == ZYDIS_CATEGORY_X87_ALU || names_mmx(n);
     }
+}
+
+static unsigned site_flags(const struct xl_insn *n, unsigned size)
+{
+    unsigned flags = xl_align_flag(n, size);
+    if (xl_mask_of(n, size))
+        flags |= XL_SITE_MASKED;
+    if (waits(n))
+        flags |= XL_SITE_X87;
+    if (n->i.mnemonic == ZYDIS_MNEMONIC_VCVTPS2PH) /* converts, and sets MXCSR, before it looks at the destination */
+        flags |= XL_SITE_LATE;
+    return flags;
+}
+
+static unsigned accessed_bytes(const struct xl_insn *n)
+{
+    switch (n->i.mnemonic) {
+    case ZYDIS_MNEMONIC_CLFLUSH:
+    case ZYDIS_MNEMONIC_CLFLUSHOPT:
+    case ZYDIS_MNEMONIC_CLWB: return 1; /* the line that holds the byte */
+    default: return xl_operand_bytes(&n->op[n->mem]);
+    }
+}
+
+/* MOVNTQ makes the x87 registers MMX registers even if it faults afterwards; other MMX stores do not (seen on the CPU). A store
+ * to where nobody looks does that and no more. */
+static void enter_mmx(struct xl *x, const struct xl_insn *n)
+{
+    xl_add_point(x, em_pc(x->hot), n->off);
+    em8(x->hot, 0x0f), em8(x->hot, 0x7f); /* movq [ea], mm */
+    em_modrm_abs(x->hot, n->i.raw.modrm.reg, x->l->ea, 0);
 }
 
 void xl_emit_mem(struct xl *x, struct xl_insn *n)
 {
-    unsigned size = xl_operand_bytes(&n->op[n->mem]);
-    unsigned flags = xl_align_flag(n, size) | (may_be_masked(n) ? XL_SITE_MASKED : 0);
+    unsigned size = accessed_bytes(n), flags = site_flags(n, size);
     struct xl_ea ea;
+    if (n->i.mnemonic == ZYDIS_MNEMONIC_MOVNTQ)
+        enter_mmx(x, n);
     xl_ea_of(x, n, &ea);
     struct xl_site s = xl_site(x, n, &ea, size ? size : 1, n->how, 0, flags);
     xl_unspill(x, n->regs & ~(unsigned)n->wronly);
@@ -147,7 +186,8 @@ void xl_emit_bitstr(struct xl *x, struct xl_insn *n)
         em_sarx(e, word, word, count);
     }
     xl_emit_ea(x, &ea, at);
-    ea = (struct xl_ea){.base = (int)at, .index = (int)word, .scale = (unsigned)__builtin_ctz(size), .asize = ea.asize, .seg = ea.seg};
+    ea = (struct xl_ea){
+        .base = (int)at, .index = (int)word, .scale = (unsigned)__builtin_ctz(size), .asize = ea.asize, .seg = ea.seg};
     struct xl_site s = xl_site(x, n, &ea, size, n->how, 0, 0);
     xl_unspill(x, n->regs);
     unsigned low = xl_pick(x, avoid | BIT(em_x(s.base)) | BIT(em_x(s.index)), false);

@@ -107,6 +107,8 @@ void xl_emit_ea(struct xl *x, const struct xl_ea *ea, unsigned dst);
 struct xl_site xl_site(struct xl *x, const struct xl_insn *n, const struct xl_ea *ea, unsigned size, unsigned how, unsigned avoid,
                        unsigned flags);
 void xl_site_done(struct xl *x, const struct xl_insn *n);
+/* xl_mask.c: description of the mask of the memory operand, 0 if it has none */
+uint32_t xl_mask_of(const struct xl_insn *n, unsigned size);
 /* xl_rewrite.c: the instruction again, with another memory operand (s1 + s2) or none */
 void xl_rewrite(struct xl *x, const struct xl_insn *n, const struct xl_site *s);
 void xl_rewrite_reg(struct xl *x, const struct xl_insn *n, const struct xl_site *s, int reg);

@@ -213,6 +213,8 @@ static struct xl_site soft_site(struct xl *x, const struct xl_insn *n, const str
     unsigned s1 = xl_pick(x, avoid, n->high_byte), s2 = xl_pick(x, avoid | BIT(s1), n->high_byte);
     xl_emit_ea(x, ea, s1); /* before RCX, which may be part of it, is overwritten */
     if (callout) {
+        if (flags & XL_SITE_MASKED)
+            em_sti32(x->hot, x->l->op_imm, xl_mask_of(n, size));
         emit_pre(x, n, how, describe(x, ea, s1, s2, size & 0x7f, how, flags | XL_SITE_OFFSET));
     } else {
         xl_spill(x, R_RCX);
