@@ -228,6 +228,8 @@ static void pass_address(struct xl *x, struct xl_insn *n)
     struct xl_ea ea;
     unsigned t = xl_pick(x, n->use, false);
     xl_ea_of(x, n, &ea);
+    if (n->sys == SYS_OP_POP_MEM && ea.base == R_RSP) /* the address is made with the stack pointer already increased */
+        ea.disp += (int32_t)op_bytes(n);
     xl_emit_ea(x, &ea, t);
     em_st64(x->hot, t, x->l->ea);
 }

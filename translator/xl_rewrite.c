@@ -80,7 +80,9 @@ static bool w_means_gpr(const struct xl_insn *n)
     case ZYDIS_MNEMONIC_VCVTSI2SS:
     case ZYDIS_MNEMONIC_VCVTSI2SD:
     case ZYDIS_MNEMONIC_VCVTUSI2SS:
-    case ZYDIS_MNEMONIC_VCVTUSI2SD: return true;
+    case ZYDIS_MNEMONIC_VCVTUSI2SD:
+    case ZYDIS_MNEMONIC_VPCMPESTRI: /* the lengths in EAX and EDX */
+    case ZYDIS_MNEMONIC_VPCMPESTRM: return true;
     default: break;
     }
     for (unsigned k = 0; k < n->i.operand_count_visible; k++)

@@ -29,10 +29,23 @@ static void note_register(struct xl_insn *n, const ZydisDecodedOperand *o, uint1
     n->regs |= BIT(r);
     if (o->reg.value >= ZYDIS_REGISTER_AH && o->reg.value <= ZYDIS_REGISTER_BH)
         n->high_byte = true;
-    if ((o->actions & ZYDIS_OPERAND_ACTION_WRITE) && !(o->actions & ~(unsigned)ZYDIS_OPERAND_ACTION_WRITE) && o->size >= 32)
+    if ((o->actions & ZYDIS_OPERAND_ACTION_WRITE) && !(o->actions & ~(unsigned)ZYDIS_OPERAND_ACTION_WRITE) &&
+        o->size >= 32)
         *full |= BIT(r);
     else
         *read |= BIT(r);
+}
+
+/* An unmasked exception keeps the x87 from storing; the program learns of it at its next x87 instruction (SDM 1 8.7). */
+static bool x87_store(const struct xl_insn *n)
+{
+    switch (n->i.mnemonic) {
+    case ZYDIS_MNEMONIC_FNSTCW:
+    case ZYDIS_MNEMONIC_FNSTSW:
+    case ZYDIS_MNEMONIC_FNSTENV:
+    case ZYDIS_MNEMONIC_FNSAVE: return false;
+    default: return n->i.meta.category == ZYDIS_CATEGORY_X87_ALU;
+    }
 }
 
 static void note_memory(struct xl_insn *n, const ZydisDecodedOperand *o, unsigned index, uint16_t *read)
@@ -46,11 +59,31 @@ static void note_memory(struct xl_insn *n, const ZydisDecodedOperand *o, unsigne
     if (o->mem.type != ZYDIS_MEMOP_TYPE_MEM)
         return;
     bool wr = o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE, rd = o->actions & ZYDIS_OPERAND_ACTION_MASK_READ;
-    /* A conditional write leaves bytes as they were, so a bounce buffer must hold the old ones. */
-    if (o->actions & ZYDIS_OPERAND_ACTION_CONDWRITE)
-        rd = true;
     n->mem = (int8_t)index;
+    /* A conditional write leaves bytes as they were: without a mask that tells which, a bounce buffer must hold the old ones. */
+    if ((o->actions & ZYDIS_OPERAND_ACTION_CONDWRITE) && !xl_mask_of(n, xl_operand_bytes(o)))
+        rd = true;
+    if (wr && x87_store(n))
+        rd = true;
     n->how = wr ? (rd ? XL_RW : XL_WRITE) : XL_READ;
+}
+
+/* The decoder takes R13 for a base that a SIB byte with mod = 0 and base = 5 does not have when VEX.B or EVEX.B is set; there is
+ * a disp32 instead (SDM 2A table 2-3). */
+static void correct_sib(struct xl_insn *n)
+{
+    if (!(n->i.attributes & ZYDIS_ATTRIB_HAS_SIB) || n->i.raw.modrm.mod != 0 || n->i.raw.sib.base != 5)
+        return;
+    for (unsigned k = 0; k < n->i.operand_count; k++) {
+        ZydisDecodedOperand *o = &n->op[k];
+        if (o->type != ZYDIS_OPERAND_TYPE_MEMORY || o->visibility != ZYDIS_OPERAND_VISIBILITY_EXPLICIT)
+            continue;
+        o->mem.base = ZYDIS_REGISTER_NONE;
+        o->mem.disp.has_displacement = true;
+        o->mem.disp.value = n->i.raw.disp.value;
+        if (o->mem.segment == ZYDIS_REGISTER_SS && !(n->i.attributes & ZYDIS_ATTRIB_HAS_SEGMENT))
+            o->mem.segment = ZYDIS_REGISTER_DS;
+    }
 }
 
 static void note_operands(struct xl_insn *n)
@@ -111,6 +144,22 @@ static void undecodable(struct xl_insn *n, uint8_t sys)
     n->ends = true;
 }
 
+/* The first bytes of an instruction whose rest cannot be fetched: is it #UD already because of an opcode map that the CPU does not
+ * have? Then the rest is not fetched. */
+static bool unknown_map(const struct xl *x, const struct xl_insn *n, unsigned have)
+{
+    unsigned k = 0;
+    while (k < have && memchr("\x66\x67\xf0\xf2\xf3\x26\x2e\x36\x3e\x64\x65", n->bytes[k], 11))
+        k++;
+    if (x->m64 && k < have && (n->bytes[k] & 0xf0) == 0x40)
+        k++;
+    if (k + 2 > have)
+        return false;
+    if (n->bytes[k] == 0x8f && (n->bytes[k + 1] & 0x1f) >= 8)
+        return !xl_cpu_has(&x->cpu, XL_FEAT_XOP);
+    return n->bytes[k] == 0x0f && n->bytes[k + 1] == 0x0f; /* 3DNow */
+}
+
 /* Decodes one instruction at off. XL_NEED_NEXT if its bytes are not all there. */
 static enum xl_status decode(struct xl *x, struct xl_insn *n, unsigned off)
 {
@@ -121,6 +170,10 @@ static enum xl_status decode(struct xl *x, struct xl_insn *n, unsigned off)
     n->off = (uint16_t)off;
     n->strategy = x->in->window ? XL_SITE_WINDOW : XL_SITE_SOFT;
     ZyanStatus s = ZydisDecoderDecodeInstruction(d, &ctx, n->bytes, have, &n->i);
+    if (s == ZYDIS_STATUS_NO_MORE_DATA && unknown_map(x, n, have)) {
+        undecodable(n, SYS_OP_UD);
+        return XL_OK;
+    }
     if (s == ZYDIS_STATUS_NO_MORE_DATA)
         return have >= 15 ? XL_TOO_LONG : XL_NEED_NEXT;
     if (s == ZYDIS_STATUS_INSTRUCTION_TOO_LONG)
@@ -130,6 +183,7 @@ static enum xl_status decode(struct xl *x, struct xl_insn *n, unsigned off)
         return XL_OK;
     }
     ZydisDecoderDecodeOperands(d, &ctx, &n->i, n->op, n->i.operand_count);
+    correct_sib(n);
     note_operands(n);
     n->ends = false;
     n->sys = SYS_OP_NONE;
