@@ -23,7 +23,8 @@
 struct cc_link {
     struct cc_block *from, *to;
     bool via_jc, cross;
-    bool in_place; /* no jump: the target starts where it was. Undoing it writes the jump over the target, which is dead then */
+    bool
+        in_place; /* no jump: the target starts where it was. Undoing it writes the jump over the target, which is dead then */
     struct cc_link *in_next, **in_prev;       /* list of to's incoming links */
     struct cc_link *cross_next, **cross_prev; /* list of unchecked links across pages */
 };
@@ -32,8 +33,8 @@ struct cc_links {
     struct cc_link *in;
 };
 struct cc_sector {
-    uint64_t pc;            /* executable address */
-    uint32_t hot, cold;     /* used bytes of each half */
+    uint64_t pc;        /* executable address */
+    uint32_t hot, cold; /* used bytes of each half */
     struct cc_block **block;
     unsigned n, cap;
 };
@@ -42,9 +43,9 @@ struct cc_kicked {
     uint8_t ij_bytes[5], fall_bytes[5];
 };
 struct codecache {
-    uint8_t *w;        /* writable mapping */
-    uint64_t x;        /* executable mapping */
-    size_t bytes;      /* of both */
+    uint8_t *w;   /* writable mapping */
+    uint64_t x;   /* executable mapping */
+    size_t bytes; /* of both */
     uint32_t sector_bytes;
     unsigned n_sectors, cur;
     struct cc_sector *sector;

@@ -3,7 +3,7 @@
 
 static bool same_key(const struct cc_key *a, const struct cc_key *b)
 {
-    return a->phys == b->phys && a->rip == b->rip && a->mode == b->mode && a->cs_base == b->cs_base;
+    return a->phys == b->phys && a->rip == b->rip && a->mode == b->mode && cc_same_segment(a, b);
 }
 
 struct cc_block *cc_lookup(struct codecache *cc, const struct cc_key *k)

@@ -37,7 +37,7 @@ static void verify_block(const struct codecache *cc, struct cc_block *b)
         }
         CHECK(aimed_at(cc, e) == (l->via_jc ? e->jc_pc : l->to->d.hot_pc));
         CHECK(l->cross == (e->cross_page && !l->via_jc));
-        CHECK(l->to->key.mode == b->key.mode && l->to->key.cs_base == b->key.cs_base);
+        CHECK(l->to->key.mode == b->key.mode && cc_same_segment(&l->to->key, &b->key));
         CHECK(l->to->key.rip == e->target);
     }
 }

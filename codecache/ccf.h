@@ -25,11 +25,13 @@ struct ccf_desc {
     uint32_t hot_pc, hot_bytes, cold_pc, cold_bytes;
     uint32_t start_pc;          /* of the hot code: hot_pc, or the indirect entry in front of it */
     uint32_t entry_indirect_pc; /* entry for the jump cache: scratch registers still spilled */
-    uint32_t fall_exit;         /* index of the exit whose jump ends the hot code, or 2: a block made for it may start in its place */
+    uint32_t
+        fall_exit; /* index of the exit whose jump ends the hot code, or 2: a block made for it may start in its place */
     struct ccf_exit exit[2];
     unsigned n_exits, n_points;
-    uint32_t ij_pc, ij_end, ij_miss_pc; /* inline indirect look-up: [ij_pc, ij_end) may be redirected to ij_miss_pc; 0 = none */
-    int16_t rsp_undo;                   /* what a branch that ends the block added to the stack pointer */
-    uint16_t last_off;                  /* guest offset of the last instruction */
+    uint32_t ij_pc, ij_end,
+        ij_miss_pc;    /* inline indirect look-up: [ij_pc, ij_end) may be redirected to ij_miss_pc; 0 = none */
+    int32_t rsp_undo;  /* what a branch that ends the block added to the stack pointer */
+    uint16_t last_off; /* guest offset of the last instruction */
 };
 #endif

@@ -20,14 +20,20 @@
 struct codecache;
 
 struct cc_key {
-    uint64_t phys;    /* guest physical address of the first byte */
-    uint64_t rip;     /* as the guest sees it (offset in CS) */
-    uint32_t mode;    /* CPU_KEY_* */
+    uint64_t phys; /* guest physical address of the first byte */
+    uint64_t rip;  /* as the guest sees it (offset in CS) */
+    uint32_t mode; /* CPU_KEY_* */
     uint64_t cs_base;
+    uint32_t cs_limit; /* 16/32-bit code: branches out of the segment are faults */
 };
+/* Do blocks with these keys run in the same code segment? */
+static inline bool cc_same_segment(const struct cc_key *a, const struct cc_key *b)
+{
+    return a->cs_base == b->cs_base && a->cs_limit == b->cs_limit;
+}
 struct cc_block {
     struct cc_key key;
-    uint64_t phys2;        /* second page of an instruction that crosses, or ~0 */
+    uint64_t phys2; /* second page of an instruction that crosses, or ~0 */
     struct ccf_desc d;
     const struct ccf_point *point; /* ascending by construction within hot, then cold: see cc_find_point */
     bool dead, dying;

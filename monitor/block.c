@@ -28,6 +28,7 @@ struct cc_block *vcpu_block(struct vcpu *v, uint32_t mode, int *err)
         }
     } else {
         k.cs_base = c->seg[S_CS].base;
+        k.cs_limit = c->seg[S_CS].limit;
         lin = (uint32_t)(lin + k.cs_base);
         if (c->rip > c->seg[S_CS].limit) {
             *err = sys_fault_err(v, EXC_GP, 0);

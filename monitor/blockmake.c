@@ -77,7 +77,7 @@ static struct cc_block *fallen_from(struct vcpu *v, const struct cc_key *k)
     if (!from || from->dead || v->vm->cfg.no_chain || (k->mode & (CPU_KEY_STEP | CPU_KEY_CAREFUL)))
         return NULL;
     const struct ccf_exit *e = &from->d.exit[p->link_index];
-    bool same = from->key.mode == k->mode && from->key.cs_base == k->cs_base && e->target == k->rip && !e->cross_page;
+    bool same = from->key.mode == k->mode && cc_same_segment(&from->key, k) && e->target == k->rip && !e->cross_page;
     return same && (unsigned)p->link_index == from->d.fall_exit ? from : NULL;
 }
 
@@ -109,7 +109,7 @@ struct cc_block *vcpu_make_block(struct vcpu *v, const struct cc_key *k, const u
     struct vcpu_priv *p = v->priv;
     const struct vm_config *cfg = &v->vm->cfg;
     bool single = k->mode & (CPU_KEY_STEP | CPU_KEY_CAREFUL);
-    struct xl_input in = {.code = host, .code_bytes = fetchable(v, lin), .rip = k->rip, .cs_base = k->cs_base, .key = k->mode,
+    struct xl_input in = {.code = host, .code_bytes = fetchable(v, lin), .rip = k->rip, .cs_base = k->cs_base, .cs_limit = k->cs_limit, .key = k->mode,
                           .max_insns = single ? 1 : cfg->max_insns ? cfg->max_insns : 32, .strategy = strategy, .opaque = v};
     struct cc_space sp;
     uint64_t phys2 = ~0ull;

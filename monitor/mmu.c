@@ -2,7 +2,10 @@
  * nofpu. */
 #include "monitor/vm_int.h"
 
-static struct itlb_entry *itlb_slot(struct vcpu *v, uint64_t lin) { return &v->priv->itlb[lin >> 12 & ((1u << ITLB_BITS) - 1)]; }
+static struct itlb_entry *itlb_slot(struct vcpu *v, uint64_t lin)
+{
+    return &v->priv->itlb[lin >> 12 & ((1u << ITLB_BITS) - 1)];
+}
 
 /* Translates an instruction fetch; remembers it until the guest flushes. 0 or SYS_FAULT. */
 int vcpu_fetch(struct vcpu *v, uint64_t lin, uint64_t *gpa, uint8_t **host, bool *global)
@@ -35,7 +38,10 @@ static void flush_jc(struct vcpu *v, unsigned i)
 }
 
 static void note_page(struct vcpu *v, uint64_t lin) { v->priv->jc_pages[lin >> 18 & 63] |= 1ull << (lin >> 12 & 63); }
-static bool page_noted(const struct vcpu *v, uint64_t lin) { return v->priv->jc_pages[lin >> 18 & 63] >> (lin >> 12 & 63) & 1; }
+static bool page_noted(const struct vcpu *v, uint64_t lin)
+{
+    return v->priv->jc_pages[lin >> 18 & 63] >> (lin >> 12 & 63) & 1;
+}
 
 /* An indirect branch (or a direct one to a page that may be remapped) may go straight to b from now on. */
 void vcpu_jc_enter(struct vcpu *v, const struct cc_block *b, bool global)
@@ -56,11 +62,14 @@ void vcpu_jc_check(struct vcpu *v, uint32_t mode)
 {
     unsigned i = v->c.cpl == 3;
     struct vcpu_priv *p = v->priv;
-    if (p->jc_key[i] == mode && p->jc_cs_base[i] == v->c.seg[S_CS].base)
+    const struct seg *cs = &v->c.seg[S_CS];
+    uint32_t limit = mode & CPU_KEY_CODE64 ? 0 : cs->limit;
+    if (p->jc_key[i] == mode && p->jc_cs_base[i] == cs->base && p->jc_cs_limit[i] == limit)
         return;
     flush_jc(v, i);
     p->jc_key[i] = mode;
-    p->jc_cs_base[i] = v->c.seg[S_CS].base;
+    p->jc_cs_base[i] = cs->base;
+    p->jc_cs_limit[i] = limit;
 }
 
 void vcpu_mmu_flush(struct vcpu *v, enum mmu_flush what)

@@ -28,7 +28,7 @@ static void dump_block(FILE *f, struct vcpu *v, struct cc_block *b)
         return;
     struct xl_result *r = &v->priv->result;
     struct xl_input in = {.code = host, .code_bytes = 4096 - (unsigned)(b->key.phys & 4095), .rip = b->key.rip,
-                          .cs_base = b->key.cs_base, .key = b->key.mode, .max_insns = b->d.n_insns, .in_place = b->d.start_pc == b->d.hot_pc};
+                          .cs_base = b->key.cs_base, .cs_limit = b->key.cs_limit, .key = b->key.mode, .max_insns = b->d.n_insns, .in_place = b->d.start_pc == b->d.hot_pc};
     if (b->phys2 != ~0ull) {
         in.next = gpmem_ptr(v->mem, b->phys2);
         in.next_bytes = 15;

@@ -60,8 +60,9 @@ static void took_exit(struct vcpu *v)
 static enum step took_indirect(struct vcpu *v)
 {
     struct cpu *c = &v->c;
-    bool bad = cpu_code64(c) ? !x86_is_canonical(c->rip) : c->rip > c->seg[S_CS].limit;
-    if (!bad || v->cpu->amd) {
+    /* AMD's go to a non-canonical address and fault there. */
+    bool bad = cpu_code64(c) ? !x86_is_canonical(c->rip) && !v->cpu->amd : c->rip > c->seg[S_CS].limit;
+    if (!bad) {
         v->priv->want_jc = true;
         return STEP_GO_ON;
     }
@@ -114,7 +115,7 @@ static void chain(struct vcpu *v, struct cc_block *b, bool global)
     struct cc_block *from = p->link_from;
     bool chaining = !v->vm->cfg.no_chain && !(b->key.mode & (CPU_KEY_STEP | CPU_KEY_CAREFUL));
     p->link_from = NULL;
-    if (from && chaining && !from->dead && from->key.mode == b->key.mode && from->key.cs_base == b->key.cs_base &&
+    if (from && chaining && !from->dead && from->key.mode == b->key.mode && cc_same_segment(&from->key, &b->key) &&
         from->d.exit[p->link_index].target == b->key.rip) {
         bool via_jc = from->d.exit[p->link_index].cross_page && !global;
         cc_link(p->cc, from, (unsigned)p->link_index, b, via_jc);

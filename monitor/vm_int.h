@@ -83,6 +83,7 @@ struct vcpu_priv {
     /* jump cache validity */
     uint32_t jc_key[2];
     uint64_t jc_cs_base[2];
+    uint32_t jc_cs_limit[2];
     bool jc_used[2], jc_fleeting[2]; /* has entries; has some of pages that are not global */
     uint64_t jc_pages[64];          /* linear pages with entries in either, by their low 12 bits */
     struct itlb_entry itlb[1u << ITLB_BITS];

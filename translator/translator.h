@@ -94,6 +94,7 @@ struct xl_input {
     unsigned next_bytes;
     uint64_t rip;         /* offset in CS */
     uint64_t cs_base;
+    uint32_t cs_limit;    /* 16/32-bit code only */
     uint32_t key;         /* CPU_KEY_* */
     unsigned max_insns;
     bool in_place; /* the hot code continues another block: hot_pc must be where the buffer starts */

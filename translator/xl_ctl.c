@@ -70,6 +70,12 @@ void xl_exit_to(struct xl *x, uint64_t target)
     em_jmp(x->hot, stub);
 }
 
+/* No branch may go there: #GP(0) at the branch (SDM 2A JMP, Jcc, CALL). AMD's go to a non-canonical address and fault there. */
+static bool forbidden(const struct xl *x, uint64_t target)
+{
+    return x->m64 ? !x86_is_canonical(target) && !x->cpu.amd : target > x->in->cs_limit;
+}
+
 static uint64_t branch_target(struct xl *x, const struct xl_insn *n)
 {
     uint64_t t = xl_next_rip(x, n) + (uint64_t)n->op[0].imm.value.s;
@@ -88,7 +94,8 @@ static void indirect_tail(struct xl *x)
     if (x->in->key & (CPU_KEY_STEP | CPU_KEY_CAREFUL)) { /* these run one at a time */
         em_st64(e, t, xl_cpu(x, offsetof(struct cpu, rip)));
         xl_unspill(x, x->spilled);
-        em_jmp(e, x->g->exit_dispatch);
+        em_sti32(e, x->l->link_pc, (uint32_t)em_pc(e));
+        em_jmp(e, x->g->exit_indirect);
         return;
     }
     xl_unspill(x, x->spilled & ~keep);
@@ -159,7 +166,7 @@ static void emit_ret(struct xl *x, struct xl_insn *n)
     } else {
         xl_adjust_sp(x, (int32_t)(size + more));
     }
-    x->r->d.rsp_undo = (int16_t)(size + more);
+    x->r->d.rsp_undo = (int32_t)(size + more);
     xl_site_done(x, n);
     indirect_tail(x);
 }
@@ -175,7 +182,7 @@ static void emit_call_ind(struct xl *x, struct xl_insn *n)
     } else {
         xl_push(x, n, NO_REG, xl_next_rip(x, n), size, BIT(R_RDX));
     }
-    x->r->d.rsp_undo = (int16_t)-(int)size;
+    x->r->d.rsp_undo = -(int32_t)size;
     xl_site_done(x, n);
     indirect_tail(x);
 }
@@ -184,6 +191,32 @@ static uint8_t *short_jcc(struct emit *e, unsigned cc)
 {
     em8(e, 0x70 | cc), em8(e, 0);
     return e->p - 1;
+}
+
+/* The taken way of LOOP; a forbidden target leaves the count as it was. */
+static void loop_taken(struct xl *x, struct xl_insn *n, unsigned asize)
+{
+    struct emit *e = x->hot;
+    uint64_t target = branch_target(x, n);
+    if (!forbidden(x, target)) {
+        xl_exit_to(x, target);
+        return;
+    }
+    if (n->i.opcode != 0xe3 && asize == 2) {
+        em_lea(e, 0, R_R8, R_RCX, NO_REG, 0, 1);
+        em_mov16_rr(e, R_RCX, R_R8);
+    } else if (n->i.opcode != 0xe3) {
+        em_lea(e, asize == 8, R_RCX, R_RCX, NO_REG, 0, 1);
+    }
+    em_jmp(e, xl_fault_stub(x, n, SYS_OP_GP0));
+}
+
+static void loop_way(struct xl *x, struct xl_insn *n, unsigned asize, bool taken)
+{
+    if (taken)
+        loop_taken(x, n, asize);
+    else
+        xl_exit_to(x, xl_next_rip(x, n));
 }
 
 /* LOOP, LOOPE, LOOPNE (E0-E2), JCXZ (E3): the count register has the address size. */
@@ -211,25 +244,31 @@ static void emit_loop(struct xl *x, struct xl_insn *n)
         em_mov_rr(e, 1, R_RCX, R_R9);
     if (op == 0xe0 || op == 0xe1)
         flag = short_jcc(e, op == 0xe0 ? 4 : 5); /* LOOPNE leaves on ZF, LOOPE on not ZF */
-    xl_exit_to(x, op == 0xe3 ? xl_next_rip(x, n) : branch_target(x, n));
+    loop_way(x, n, asize, op != 0xe3);
     em_here8(e, zero);
     if (asize == 2)
         em_mov_rr(e, 1, R_RCX, R_R9);
     if (flag)
         em_here8(e, flag);
-    xl_exit_to(x, op == 0xe3 ? branch_target(x, n) : xl_next_rip(x, n));
+    loop_way(x, n, asize, op == 0xe3);
 }
 
 static void emit_jcc(struct xl *x, struct xl_insn *n)
 {
     xl_unspill(x, x->spilled);
-    uint64_t stub = new_exit(x, branch_target(x, n), 2);
+    uint64_t target = branch_target(x, n);
+    uint64_t stub = forbidden(x, target) ? xl_fault_stub(x, n, SYS_OP_GP0) : new_exit(x, target, 2);
     em_jcc(x->hot, n->i.opcode & 15, stub);
     xl_exit_to(x, xl_next_rip(x, n));
 }
 
 void xl_emit_ctl(struct xl *x, struct xl_insn *n)
 {
+    if ((n->act == XL_ACT_JMP || n->act == XL_ACT_CALL) && forbidden(x, branch_target(x, n))) {
+        n->sys = SYS_OP_GP0;
+        xl_emit_sys(x, n);
+        return;
+    }
     switch (n->act) {
     case XL_ACT_JCC: emit_jcc(x, n); break;
     case XL_ACT_LOOP: emit_loop(x, n); break;

@@ -136,6 +136,8 @@ void xl_exit_to(struct xl *x, uint64_t target);
 /* xl_priv.c */
 void xl_emit_priv(struct xl *x, struct xl_insn *n);
 void xl_emit_sys(struct xl *x, struct xl_insn *n);
+/* Out of line: raises the exception of sys (SYS_OP_UD, NM, GP0) at n; nothing may be spilled. Returns its host pc. */
+uint64_t xl_fault_stub(struct xl *x, const struct xl_insn *n, unsigned sys);
 
 static inline uint64_t xl_next_rip(const struct xl *x, const struct xl_insn *n)
 {

@@ -41,7 +41,7 @@ static void emit_salc(struct xl *x)
     xl_unspill(x, BIT(R_RAX));
     em8(e, 0x41), em8(e, 0x0f), em8(e, 0x93), em8(e, 0xc0); /* setnc r8b */
     em_lea(e, 0, R_R8, R_R8, NO_REG, 0, -1);
-    em8(e, 0x44), em8(e, 0x88), em8(e, 0xc0);               /* mov al, r8b */
+    em8(e, 0x44), em8(e, 0x88), em8(e, 0xc0); /* mov al, r8b */
 }
 
 void xl_emit_priv(struct xl *x, struct xl_insn *n)
@@ -194,8 +194,12 @@ static unsigned op_bytes(const struct xl_insn *n)
 
 static struct sys_op describe(const struct xl_insn *n, bool mem)
 {
-    struct sys_op s = {.op = n->sys, .opsize = (uint8_t)op_bytes(n), .rm = mem ? SYS_RM_MEM : 0, .len = n->i.length,
-                       .asize = (uint8_t)(n->i.address_width / 8u), .seg = (uint8_t)source_segment(n)};
+    struct sys_op s = {.op = n->sys,
+                       .opsize = (uint8_t)op_bytes(n),
+                       .rm = mem ? SYS_RM_MEM : 0,
+                       .len = n->i.length,
+                       .asize = (uint8_t)(n->i.address_width / 8u),
+                       .seg = (uint8_t)source_segment(n)};
     int ro = reg_operand(n->sys);
     if (n->sys == SYS_OP_MASKMOV) {
         s.reg = (uint8_t)(n->i.raw.modrm.reg | n->i.raw.rex.R << 3);
@@ -232,6 +236,19 @@ static void pass_address(struct xl *x, struct xl_insn *n)
         ea.disp += (int32_t)op_bytes(n);
     xl_emit_ea(x, &ea, t);
     em_st64(x->hot, t, x->l->ea);
+}
+
+uint64_t xl_fault_stub(struct xl *x, const struct xl_insn *n, unsigned sys)
+{
+    struct emit *c = x->cold;
+    struct sys_op s = {.op = (uint8_t)sys, .len = n->i.length, .flags = SYS_F_END};
+    uint64_t packed, pc = em_pc(c);
+    memcpy(&packed, &s, sizeof packed);
+    em_sti64(c, x->l->op, packed);
+    xl_set_rip(x, c, xl_rip(x, n));
+    xl_call_glue(x, c, x->g->callout, n->off);
+    em8(c, 0x0f), em8(c, 0x0b); /* never comes back */
+    return pc;
 }
 
 void xl_emit_sys(struct xl *x, struct xl_insn *n)
