@@ -31,6 +31,7 @@ struct machine {
     struct hmp *hmp[MACHINE_MAX_HMPS];
     unsigned n_hmps;
     FILE *stats;
+    bool pidfile_written;
     /* -- requests -- */
     volatile bool quit; /* also from signal handlers */
     volatile int quit_status;

@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/sysinfo.h>
+#include <unistd.h>
 
 #define DEBUGCON_PORT 0xe9u
 #define DEBUGEXIT_PORT 0x501u
@@ -215,6 +216,15 @@ static void tell_cpu(struct machine *m)
     cpumodel_set_hv(cpu, hv, 3);
 }
 
+static int add_fwcfg_items(struct machine *m)
+{
+    char err[256] = "out of memory";
+    for (unsigned i = 0; i < m->c->fw_cfg.n; i++)
+        if (fwcfg_add_option(&m->board.fwcfg, m->c->fw_cfg.v[i].text, err, sizeof err))
+            return machine_fail(m, "-fw_cfg %s: %s", m->c->fw_cfg.v[i].text, err);
+    return 0;
+}
+
 static int make_board(struct machine *m)
 {
     const struct cpumodel *cpu = vm_cpumodel(m->vm);
@@ -249,6 +259,8 @@ static int make_board(struct machine *m)
     if (board_pc_init(&m->board, &cfg, err, sizeof err))
         return machine_fail(m, "%s", err);
     status = machine_open_monitors(m); /* after the ports: a shared terminal begins with the console */
+    if (!status)
+        status = add_fwcfg_items(m);
     if (status)
         return status;
     tell_cpu(m);
@@ -268,12 +280,18 @@ static int make_loop(struct machine *m)
     return rc ? machine_fail(m, "cannot create the event loop: %s", err_text(rc)) : 0;
 }
 
-static int open_stats(struct machine *m)
+/* What is written for the outside comes last: a machine that cannot start leaves nothing behind. */
+static int open_files(struct machine *m)
 {
-    if (!m->c->stats_file)
+    if (m->c->stats_file && !(m->stats = fopen(m->c->stats_file, "we")))
+        return machine_fail(m, "-stats: cannot open '%s': %s", m->c->stats_file, strerror(errno));
+    if (!m->c->pidfile)
         return 0;
-    m->stats = fopen(m->c->stats_file, "we");
-    return m->stats ? 0 : machine_fail(m, "-stats: cannot open '%s': %s", m->c->stats_file, strerror(errno));
+    FILE *f = fopen(m->c->pidfile, "we");
+    m->pidfile_written = f != NULL;
+    if (!f || fprintf(f, "%ld\n", (long)getpid()) < 0 || fclose(f))
+        return machine_fail(m, "-pidfile: cannot write '%s': %s", m->c->pidfile, strerror(errno));
+    return 0;
 }
 
 int machine_make(struct machine *m)
@@ -290,7 +308,7 @@ int machine_make(struct machine *m)
         status = make_board(m);
     if (!status)
         status = machine_start(m);
-    return status ? status : open_stats(m);
+    return status ? status : open_files(m);
 }
 
 int machine_start(struct machine *m)
@@ -324,6 +342,8 @@ int machine_start(struct machine *m)
 void machine_unmake(struct machine *m)
 {
     machine_close_chrs(m);
+    if (m->pidfile_written)
+        unlink(m->c->pidfile);
     if (m->board_made)
         board_pc_fini(&m->board);
     if (m->vm)
