@@ -6,6 +6,7 @@
 #include "monitor/cpumodel.h"
 #include "monitor/engine.h"
 #include "monitor/sysfn_int.h"
+#include "monitor/vm_int.h"
 
 /* ---- IF and its virtual twin ---- */
 
@@ -137,7 +138,11 @@ int sys_hlt(struct vcpu *v, struct sys_op op)
     v->c.rip = next_rip(&v->c, op.len);
     v->c.shadow = 0;
     v->c.eflags_sys &= ~EFLAGS_RF;
-    v->halted = true;
+    /* A single-step trap wakes the CPU at once (SDM 2A, HLT). */
+    v->halted = !(v->c.eflags_sys & EFLAGS_TF);
+    /* STI; HLT with an interrupt pending: the embedder must not be told to sleep, it may already have nothing to wait for. */
+    if (!v->halted || vcpu_deliverable(v))
+        return SYS_JUMP;
     v->exit.reason = VM_EXIT_HLT;
     return SYS_EXIT;
 }

@@ -175,6 +175,19 @@ Test(sysreg_misc, hlt_leaves_after_the_instruction)
     GP0(sys_hlt(v, OP(4)));
 }
 
+Test(sysreg_misc, hlt_with_an_interrupt_pending_does_not_leave_to_sleep)
+{
+    env_prot(0);
+    v->c.if_flag = 1;
+    v->event_pending = EV_INTR;
+    cr_expect_eq(sys_hlt(v, OP(4)), SYS_JUMP);
+    cr_expect(v->halted && v->c.rip == CODE + 1);
+    v->event_pending = 0;
+    v->c.eflags_sys |= EFLAGS_TF;
+    cr_expect_eq(sys_hlt(v, OP(4)), SYS_JUMP);
+    cr_expect(!v->halted);
+}
+
 Test(sysreg_misc, rdtsc_adds_the_offset_and_obeys_tsd)
 {
     struct sys_op op = OP(4);
