@@ -8,6 +8,10 @@ static int after(struct vcpu *v, struct sys_op op, uint32_t old_key)
     c->rip += op.len;
     if (!cpu_code64(c))
         c->rip = (uint32_t)c->rip;
+    if (op.op == SYS_OP_MOV_TO_DR) { /* watched pages must not be in the soft TLB */
+        softtlb_flush_all(&v->tlb[0]);
+        softtlb_flush_all(&v->tlb[1]);
+    }
     if ((op.flags & SYS_F_END) || c->key != old_key || c->shadow || v->priv->invalidated || vcpu_deliverable(v))
         return TC_EXIT_DISPATCH;
     fpu_enter(v);

@@ -41,6 +41,22 @@ static enum step raise_fault(struct vcpu *v)
 
 static enum step error_step(struct vcpu *v, int err) { return err == SYS_FAULT ? raise_fault(v) : STEP_OUT; }
 
+/* #GP(0) at the branch that ends b, as if it had not moved the stack pointer (SDM 2A JMP, CALL, RET). */
+static enum step branch_fault(struct vcpu *v, const struct cc_block *b)
+{
+    struct cpu *c = &v->c;
+    uint64_t sp = c->gpr[R_RSP] - (uint64_t)(int64_t)b->d.rsp_undo;
+    c->rip = b->key.rip + b->d.last_off;
+    if (cpu_code64(c))
+        c->gpr[R_RSP] = sp;
+    else if (c->seg[S_SS].attr & SEG_DB)
+        c->gpr[R_RSP] = (uint32_t)sp;
+    else
+        c->gpr[R_RSP] = (c->gpr[R_RSP] & ~0xffffull) | (sp & 0xffff);
+    sys_fault_err(v, EXC_GP, 0);
+    return raise_fault(v);
+}
+
 /* The block came to a direct exit: remember it, so that it can be chained once the target is known. */
 static void took_exit(struct vcpu *v)
 {
@@ -68,16 +84,7 @@ static enum step took_indirect(struct vcpu *v)
     }
     struct cc_block *b = cc_find(v->priv->cc, v->link_pc);
     CHECK(b);
-    c->rip = b->key.rip + b->d.last_off;
-    uint64_t sp = c->gpr[R_RSP] - (uint64_t)(int64_t)b->d.rsp_undo;
-    if (cpu_code64(c))
-        c->gpr[R_RSP] = sp;
-    else if (c->seg[S_SS].attr & SEG_DB)
-        c->gpr[R_RSP] = (uint32_t)sp;
-    else
-        c->gpr[R_RSP] = (c->gpr[R_RSP] & ~0xffffull) | (sp & 0xffff);
-    sys_fault_err(v, EXC_GP, 0);
-    return raise_fault(v);
+    return branch_fault(v, b);
 }
 
 static enum step careful(struct vcpu *v);
@@ -155,6 +162,15 @@ static int run_block(struct vcpu *v, uint32_t mode, int *err)
     return (int)enter(v, b);
 }
 
+/* HLT waits for an interrupt that may be there already: STI; HLT is how kernels sleep. */
+static enum step left(struct vcpu *v)
+{
+    if (v->exit.reason != VM_EXIT_HLT)
+        return STEP_OUT;
+    v->halted = true;
+    return STEP_GO_ON;
+}
+
 static void count_exit(struct stats *s, int code)
 {
     switch (code) {
@@ -180,7 +196,7 @@ static enum step after_tc(struct vcpu *v, int code)
     case TC_EXIT_HOSTFAULT: return host_fault(v);
     case TC_EXIT_FAULT: return raise_fault(v);
     case TC_EXIT_CAREFUL: return careful(v);
-    default: return STEP_OUT;
+    default: return left(v);
     }
 }
 
@@ -387,8 +403,6 @@ enum vm_exit_reason vcpu_run(struct vcpu *v)
     fpu_leave(v);
     hostsig_thread_leave(v);
     v->stats->exits++;
-    if (v->exit.reason == VM_EXIT_HLT)
-        v->halted = true;
     if (v->exit.reason == VM_EXIT_SHUTDOWN)
         v->shutdown = true;
     return v->exit.reason;

@@ -20,15 +20,19 @@ struct softtlb {
     uint64_t addend[STLB_SIZE];
     uint64_t gpa[STLB_SIZE];   /* guest physical page of a filled entry */
     uint16_t ng[STLB_NG_MAX];  /* indexes filled with non-global pages since the last flush ... */
+    uint64_t large;            /* bit n: a part of a large page with (linear >> 21) & 63 == n was entered */
+    bool huge;                 /* ... of one larger than 4 MiB */
     uint32_t n_ng;             /* ... STLB_NG_MAX + 1 = too many, flush all */
 };
 static inline unsigned stlb_index(uint64_t lin) { return (unsigned)(lin >> 12) & (STLB_SIZE - 1); }
 
 void softtlb_init(struct softtlb *t);
-/* Enters a page. */
-void softtlb_fill(struct softtlb *t, uint64_t lin, uint64_t gpa, uint8_t *host_page, bool write, bool global);
+/* Enters a page: 4 KiB of a guest page of page_bytes. */
+void softtlb_fill(struct softtlb *t, uint64_t lin, uint64_t gpa, uint8_t *host_page, uint64_t page_bytes, bool write,
+                  bool global);
 void softtlb_flush_all(struct softtlb *t);
 void softtlb_flush_nonglobal(struct softtlb *t);
+/* One guest page, all of it if it may be a large one. */
 void softtlb_flush_page(struct softtlb *t, uint64_t lin);
 /* Takes away every write tag of a guest physical page (it has become traced). */
 void softtlb_protect_gpa(struct softtlb *t, uint64_t gpa);
