@@ -1,0 +1,602 @@
+#!/usr/bin/env python3
+"""The real binary from the outside: bad input, exit codes, consoles, monitor, signals, ringdown translate.
+
+usage: run_cli.py BINARY [TestClass...]. Guests are made here: a multiboot header and a few bytes of code.
+"""
+import json
+import os
+import pty
+import re
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import termios
+import time
+import unittest
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+BINARY = None
+LOAD = 0x100000
+
+# 32-bit code of guests
+OUT_E9 = b"".join(b"\xb0" + bytes([c]) + b"\xe6\xe9" for c in b"ok\n")  # mov al, c; out 0xe9, al
+DEBUG_EXIT = b"\xb8\x15\x00\x00\x00\x66\xba\xf4\x00\xef"  # mov eax, 21; mov dx, 0xf4; out dx, eax
+HALT = b"\xfa\xf4\xeb\xfd"  # cli; 1: hlt; jmp 1b
+SPIN = b"\xeb\xfe"
+TRIPLE_FAULT = b"\x0f\x0b"  # ud2 without an IDT
+RESET_92 = b"\xb0\x03\xe6\x92" + SPIN
+COM1_ECHO = (b"\x66\xba\xfd\x03\xec\xa8\x01\x74\xf7"  # 1: mov dx, 0x3fd; in al, dx; test al, 1; jz 1b
+             b"\x66\xba\xf8\x03\xec\xee\xeb\xef")  # mov dx, 0x3f8; in al, dx; out dx, al; jmp 1b
+
+
+def power_off():
+    """PM1 control: SLP_EN, type S5."""
+    return b"\x66\xba\x04\x06\x66\xb8\x00\x20\x66\xef" + SPIN
+
+
+def multiboot(code):
+    """A multiboot 1 image by the address fields of its header (no ELF needed)."""
+    size = 32
+    body = bytes(code)
+    end = LOAD + size + len(body)
+    flags, magic = 0x10000, 0x1BADB002
+    return struct.pack("<8I", magic, flags, -(magic + flags) & 0xFFFFFFFF, LOAD, LOAD, end, end, LOAD + size) + body
+
+
+def bzimage(payload_sectors=64, setup_sects=4):
+    image = bytearray(512 * (1 + setup_sects + payload_sectors))
+    image[0x1F1] = setup_sects
+    struct.pack_into("<I", image, 0x1F4, payload_sectors * 32)
+    struct.pack_into("<H", image, 0x1FE, 0xAA55)
+    image[0x202:0x206] = b"HdrS"
+    struct.pack_into("<H", image, 0x206, 0x20F)
+    image[0x200:0x202] = b"\xeb\x66"
+    image[0x211] = 1
+    struct.pack_into("<I", image, 0x214, LOAD)
+    struct.pack_into("<I", image, 0x230, LOAD)
+    struct.pack_into("<QI", image, 0x258, LOAD, 0x100000)
+    return bytes(image)
+
+
+class Case(unittest.TestCase):
+    def setUp(self):
+        self.tmp = tempfile.TemporaryDirectory()
+        self.addCleanup(self.tmp.cleanup)
+
+    def path(self, name):
+        return os.path.join(self.tmp.name, name)
+
+    def file(self, name, data):
+        with open(self.path(name), "wb") as f:
+            f.write(data)
+        return self.path(name)
+
+    def guest(self, code):
+        return self.file("guest", multiboot(code))
+
+    def run_it(self, *args, timeout=30, stdin=b""):
+        p = subprocess.run([BINARY, *args], input=stdin, capture_output=True, timeout=timeout, check=False, cwd=self.tmp.name)
+        return p.returncode, p.stdout.decode(errors="replace"), p.stderr.decode(errors="replace")
+
+    def start(self, *args, **kw):
+        p = subprocess.Popen([BINARY, *args], cwd=self.tmp.name, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                             stdin=kw.pop("stdin", subprocess.DEVNULL), **kw)
+        self.addCleanup(lambda: (p.kill(), p.communicate()))
+        return p
+
+    def refused(self, status, words, *args):
+        """The status, one line on stderr that holds every word, nothing on stdout."""
+        got, out, err = self.run_it(*args)
+        self.assertEqual(got, status, err)
+        self.assertEqual(out, "")
+        self.assertEqual(len(err.splitlines()), 1, err)
+        for word in words.split():
+            self.assertIn(word, err)
+
+    QUIET = ["-display", "none", "-monitor", "none", "-serial", "null", "-accel", "bt"]
+    EXIT = ["-device", "isa-debug-exit,iobase=0xf4,iosize=4"]
+
+
+class Usage(Case):
+    """Wrong command lines: status 2."""
+
+    def test_nothing_to_boot(self):
+        self.refused(2, "-kernel")
+
+    def test_unknown_option(self):
+        self.refused(2, "-frobnicate", "-kernel", "k", "-frobnicate")
+
+    def test_memory_that_is_no_size(self):
+        self.refused(2, "-m abc", "-kernel", "k", "-m", "abc")
+
+    def test_memory_too_small(self):
+        self.refused(2, "-m 1M", "-kernel", "k", "-m", "4k")
+
+    def test_memory_too_large(self):
+        self.refused(2, "-m 512G", "-kernel", "k", "-m", "100T")
+
+    def test_two_cpus_are_refused_by_name(self):
+        self.refused(2, "-smp 2", "-kernel", "k", "-smp", "2")
+
+    def test_append_without_kernel(self):
+        self.refused(2, "-append -kernel", "-append", "quiet")
+
+    def test_initrd_without_kernel(self):
+        self.refused(2, "-initrd -kernel", "-initrd", "i")
+
+    def test_terminal_wanted_twice(self):
+        self.refused(2, "terminal", "-kernel", "k", "-serial", "stdio", "-monitor", "stdio")
+
+    def test_unknown_engine(self):
+        self.refused(2, "'warp'", "-kernel", "k", "-accel", "warp")
+
+    def test_unknown_device(self):
+        self.refused(2, "'fluxcapacitor'", "-kernel", "k", "-device", "fluxcapacitor")
+
+    def test_things_not_there_are_refused_by_name(self):
+        for option, value in (("-drive", "file=x"), ("-netdev", "user,id=n"), ("-bios", "b"), ("-cdrom", "c"),
+                              ("-device", "virtio-blk-pci,drive=d"), ("-trace", "t"), ("-qmp", "unix:q,server")):
+            self.refused(2, option + " supported", "-kernel", "k", option, value)
+
+    def test_strict_refuses_what_would_have_no_effect(self):
+        self.refused(2, "-uuid", "-strict", "-kernel", "k", "-uuid", "1")
+
+    def test_help_and_version(self):
+        for option in ("-help", "-version", "--help", "--version"):
+            status, out, err = self.run_it(option)
+            self.assertEqual((status, err), (0, ""))
+            self.assertRegex(out.splitlines()[0], r"QEMU emulator version \d+\.\d+\.\d+")
+
+    def test_probes_of_tools_succeed(self):
+        for args in (["-machine", "help"], ["-cpu", "help"], ["-accel", "help"], ["-device", "help"], ["-d", "help"],
+                     ["-device", "isa-debug-exit,help"]):
+            status, out, _ = self.run_it(*args)
+            self.assertEqual(status, 0)
+            self.assertTrue(out)
+
+
+class Files(Case):
+    """Wrong files and places: status 1, and nothing is left behind."""
+
+    def bad(self, words, *args):
+        before = sorted(os.listdir(self.tmp.name))
+        self.refused(1, words, *self.QUIET, *args)
+        self.assertEqual(sorted(os.listdir(self.tmp.name)), before)
+
+    def test_missing_kernel(self):
+        self.bad("kernel 'nix' No such file", "-kernel", "nix", "-stats", "stats", "-pidfile", "pid")
+
+    def test_kernel_is_a_folder(self):
+        self.bad("regular file", "-kernel", self.tmp.name)
+
+    def test_empty_kernel(self):
+        self.bad("empty", "-kernel", self.file("k", b""))
+
+    def test_kernel_of_no_known_format(self):
+        self.bad("format", "-kernel", self.file("k", b"#!/bin/sh\n" * 100))
+
+    def test_truncated_bzimage(self):
+        whole = bzimage()
+        for size in (0x210, 600, 512 * 5, len(whole) - 4096):
+            self.bad("'" + self.path("k") + "'", "-kernel", self.file("k", whole[:size]))
+
+    def test_kernel_larger_than_memory(self):
+        name = self.file("k", bzimage())
+        os.truncate(name, 40 << 20)
+        self.bad("larger memory", "-m", "32", "-kernel", name)
+
+    def test_missing_initrd(self):
+        self.bad("initrd 'nix'", "-kernel", self.file("k", bzimage()), "-initrd", "nix")
+
+    def test_initrd_that_does_not_fit(self):
+        name = self.file("i", b"x")
+        os.truncate(name, 30 << 20)
+        self.bad("initrd fit", "-m", "24", "-kernel", self.file("k", bzimage()), "-initrd", name)
+
+    def test_bad_elf(self):
+        for data in (b"\x7fELF", b"\x7fELF\x02\x01\x01" + bytes(9), b"\x7fELF\x02\x01\x01" + bytes(500)):
+            self.bad("ELF", "-kernel", self.file("k", data))
+
+    def test_memory_that_the_host_does_not_have(self):
+        with open("/proc/meminfo", encoding="ascii") as f:
+            kib = sum(int(line.split()[1]) for line in f if line.startswith(("MemTotal:", "SwapTotal:")))
+        if kib > 400 << 20:
+            self.skipTest("this host has the largest guest's memory")
+        self.bad("-m host", "-m", "511G", "-kernel", self.guest(HALT))
+
+    def test_places_that_cannot_be_written(self):
+        guest = self.guest(HALT)
+        for option in ("-D", "-stats", "-pidfile"):
+            self.bad(option + " /nowhere/x", "-kernel", guest, option, "/nowhere/x")
+        self.refused(1, "/nowhere/s serial0", "-display", "none", "-serial", "file:/nowhere/s", "-kernel", guest)
+        self.refused(1, "/nowhere/s", "-display", "none", "-serial", "unix:/nowhere/s,server,nowait", "-kernel", guest)
+
+    def test_device_on_a_port_that_is_taken(self):
+        self.bad("isa-debug-exit ps2", "-kernel", self.guest(HALT), "-device", "isa-debug-exit,iobase=0x60")
+        self.bad("iosize", "-kernel", self.guest(HALT), "-device", "isa-debug-exit,iobase=0xffff,iosize=8")
+
+    def test_fifth_serial_port(self):
+        self.refused(1, "serial 4", "-display", "none", "-kernel", self.guest(HALT), *["-serial", "null"] * 5)
+
+    def test_backend_that_two_want(self):
+        self.refused(1, "'c' mux", "-display", "none", "-kernel", self.guest(HALT), "-chardev", "null,id=c", "-serial",
+                     "chardev:c", "-serial", "chardev:c")
+
+    def test_bad_fw_cfg(self):
+        self.bad("-fw_cfg /nowhere", "-kernel", self.guest(HALT), "-fw_cfg", "name=opt/x,file=/nowhere")
+
+
+class Run(Case):
+    """Ways of ending, and what is written on the way."""
+
+    def go(self, code, *args, **kw):
+        return self.run_it(*self.QUIET, *self.EXIT, "-kernel", self.guest(code), *args, **kw)
+
+    def test_debug_exit_status(self):
+        self.assertEqual(self.go(DEBUG_EXIT), (43, "", ""))
+
+    def test_power_off_is_success(self):
+        self.assertEqual(self.go(power_off()), (0, "", ""))
+
+    def test_triple_fault_is_an_error_with_a_reason(self):
+        status, _, err = self.go(TRIPLE_FAULT, "-no-reboot")
+        self.assertEqual(status, 1)
+        self.assertEqual(len(err.splitlines()), 1, err)
+        self.assertIn("triple fault", err)
+
+    def test_triple_fault_resets_without_no_reboot(self):
+        # CMOS byte 0x50 survives: the second time round the guest ends it.
+        code = (b"\xb0\x50\xe6\x70\xe4\x71\x3c\x77\x74\x06\xb0\x77\xe6\x71" + TRIPLE_FAULT + DEBUG_EXIT + SPIN)
+        status, _, err = self.go(code)
+        self.assertEqual(status, 43, err)
+        self.assertIn("triple fault", err)
+
+    def test_guest_reset_with_no_reboot_ends_quietly(self):
+        self.assertEqual(self.go(RESET_92, "-no-reboot"), (0, "", ""))
+        self.assertEqual(self.go(RESET_92, "-action", "reboot=shutdown"), (0, "", ""))
+
+    def test_guest_reset_boots_again(self):
+        code = b"\xb0\x50\xe6\x70\xe4\x71\x3c\x77\x74\x06\xb0\x77\xe6\x71\xeb\x0c" + DEBUG_EXIT + SPIN + RESET_92
+        self.assertEqual(self.go(code), (43, "", ""))
+
+    def test_debug_console_and_serial_file(self):
+        status, out, _ = self.go(OUT_E9 + DEBUG_EXIT + SPIN, "-debugcon", "stdio")
+        self.assertEqual((status, out), (43, "ok\n"))
+
+    def test_debug_console_as_device(self):
+        code = OUT_E9.replace(b"\xe6\xe9", b"\xe6\x77") + DEBUG_EXIT + SPIN
+        status, _, _ = self.go(code, "-chardev", "file,id=c,path=" + self.path("out"), "-device",
+                               "isa-debugcon,iobase=0x77,chardev=c")
+        self.assertEqual(status, 43)
+        with open(self.path("out"), "rb") as f:
+            self.assertEqual(f.read(), b"ok\n")
+
+    def test_stats_are_json_and_add_up(self):
+        status, _, err = self.go(OUT_E9 + DEBUG_EXIT + SPIN, "-stats", self.path("stats"))
+        self.assertEqual(status, 43, err)
+        with open(self.path("stats"), encoding="ascii") as f:
+            stats = json.load(f)
+        self.assertGreater(stats["tu_translated"], 0)
+        self.assertGreaterEqual(stats["callouts"], 4)
+        self.assertGreaterEqual(stats["callouts_by_kind"]["OUT"], 4)
+        self.assertIn("ident_share", stats)
+
+    def test_log_of_translations_goes_to_the_file(self):
+        status, out, err = self.go(DEBUG_EXIT + SPIN, "-d", "in_asm,boot", "-D", self.path("log"))
+        self.assertEqual((status, out, err), (43, "", ""))
+        with open(self.path("log"), encoding="ascii") as f:
+            text = f.read()
+        self.assertIn("multiboot", text)
+        self.assertRegex(text, r"IDENT +mov eax, 0x15")
+
+    def test_unknown_ports_are_logged_and_read_all_ones(self):
+        # in eax, 0x1234; cmp eax, -1; jne spin
+        code = b"\x66\xba\x34\x12\xed\x83\xf8\xff\x75\xfe" + DEBUG_EXIT + SPIN
+        status, _, _ = self.go(code, "-d", "unimp", "-D", self.path("log"))
+        self.assertEqual(status, 43)
+        with open(self.path("log"), encoding="ascii") as f:
+            self.assertIn("1234", f.read())
+
+    def test_engine_is_named_unless_it_was_asked_for(self):
+        guest = self.guest(DEBUG_EXIT + SPIN)
+        args = ["-display", "none", "-serial", "null", *self.EXIT, "-kernel", guest]
+        self.assertRegex(self.run_it(*args)[2], r"\A[^\n]*engine: binary translation[^\n]*\n\Z")
+        self.assertRegex(self.run_it(*args, "-accel", "kvm")[2], r"in place of kvm")
+        self.assertEqual(self.run_it(*args, "-accel", "tcg")[2], "")
+
+    def test_engine_settings_give_the_same_result(self):
+        for accel in ("bt,chain=off", "bt,max-insns=1", "bt,window=off", "bt,evict-random=3,seed=7", "bt,force-exit=2",
+                      "bt,tc=4M"):
+            status, out, err = self.go(OUT_E9 + DEBUG_EXIT + SPIN, "-accel", accel, "-debugcon", "stdio")
+            self.assertEqual((status, out), (43, "ok\n"), accel + err)
+
+    def test_pidfile_is_there_while_it_runs(self):
+        p = self.start(*self.QUIET, "-kernel", self.guest(HALT), "-pidfile", self.path("pid"))
+        self.wait_for(lambda: os.path.exists(self.path("pid")) and os.path.getsize(self.path("pid")))
+        with open(self.path("pid"), encoding="ascii") as f:
+            self.assertEqual(int(f.read()), p.pid)
+        p.terminate()
+        self.assertEqual(p.wait(10), 0)
+        self.assertFalse(os.path.exists(self.path("pid")))
+
+    def wait_for(self, what):
+        end = time.monotonic() + 10
+        while not what():
+            self.assertLess(time.monotonic(), end, "did not happen in 10 s")
+            time.sleep(0.02)
+
+    def test_signals_end_it_in_order(self):
+        for sig in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            for code in (HALT, SPIN):
+                p = self.start(*self.QUIET, "-kernel", self.guest(code), "-stats", self.path("stats"), "-serial",
+                               "unix:sock,server,nowait")
+                self.wait_for(lambda: os.path.exists(self.path("stats")))
+                time.sleep(0.1)
+                p.send_signal(sig)
+                _, err = p.communicate(timeout=10)
+                self.assertEqual(p.returncode, 0, err)
+                self.assertIn(b"signal %d" % sig, err)
+                self.assertTrue(os.path.getsize(self.path("stats")))
+                self.assertFalse(os.path.exists(self.path("sock")))
+                os.unlink(self.path("stats"))
+
+    def test_halted_guest_costs_nothing(self):
+        p = self.start(*self.QUIET, "-kernel", self.guest(HALT))
+        time.sleep(0.5)
+        with open("/proc/%d/stat" % p.pid, encoding="ascii") as f:
+            before = sum(int(x) for x in f.read().rsplit(")", 1)[1].split()[11:13])
+        time.sleep(2)
+        with open("/proc/%d/stat" % p.pid, encoding="ascii") as f:
+            after = sum(int(x) for x in f.read().rsplit(")", 1)[1].split()[11:13])
+        self.assertLess((after - before) / os.sysconf("SC_CLK_TCK"), 0.06)
+
+    def test_serial_over_a_unix_socket_echoes(self):
+        p = self.start(*self.QUIET[:4], "-accel", "bt", "-serial", "unix:sock,server=on,wait=off", "-kernel",
+                       self.guest(COM1_ECHO))
+        self.wait_for(lambda: os.path.exists(self.path("sock")))
+        with socket.socket(socket.AF_UNIX) as s:
+            s.settimeout(10)
+            s.connect(self.path("sock"))
+            s.sendall(b"x" * 100 + b"!")
+            got = b""
+            while b"!" not in got:
+                got += s.recv(4096)
+            self.assertEqual(got, b"x" * 100 + b"!")
+        p.terminate()
+        self.assertEqual(p.wait(10), 0)
+
+    def test_serial_on_stdio_under_a_pipe(self):
+        p = self.start("-display", "none", "-monitor", "none", "-accel", "bt", "-serial", "stdio", "-kernel",
+                       self.guest(COM1_ECHO), stdin=subprocess.PIPE)
+        p.stdin.write(b"hello\n")
+        p.stdin.flush()
+        got = b""
+        while len(got) < 6:
+            ready, _, _ = select.select([p.stdout], [], [], 10)
+            self.assertTrue(ready, got)
+            got += os.read(p.stdout.fileno(), 100)
+        self.assertEqual(got, b"hello\n")
+        p.terminate()
+        self.assertEqual(p.wait(10), 0)
+
+
+class Monitor(Case):
+    def talk(self, script, code, *args):
+        return self.run_it("-display", "none", "-accel", "bt", "-serial", "null", "-monitor", "stdio", *self.EXIT,
+                           "-kernel", self.guest(code), *args, stdin=script.encode())
+
+    def test_stopped_guest_starts_at_cont(self):
+        status, out, _ = self.talk("info status\ncont\n", DEBUG_EXIT + SPIN, "-S")
+        self.assertEqual(status, 43)
+        self.assertIn("VM status: paused (prelaunch)", out)
+
+    def test_registers_status_and_unknown_commands(self):
+        status, out, _ = self.talk("info registers\ninfo status\nbogus x\nhelp\nquit\n", HALT)
+        self.assertEqual(status, 0)
+        self.assertRegex(out, r"RIP=000000000010002[0-9a-f]")
+        self.assertIn("VM status: running", out)
+        self.assertIn("unknown command: 'bogus x'", out)
+        self.assertIn("system_powerdown", out)
+
+    def test_stop_holds_the_guest(self):
+        status, out, _ = self.talk("stop\ninfo status\nquit\n", SPIN)
+        self.assertEqual(status, 0)
+        self.assertIn("VM status: paused", out)
+
+    def test_reset_button(self):
+        # Counts its starts in CMOS byte 0x50; the second ends the program.
+        code = b"\xb0\x50\xe6\x70\xe4\x71\x3c\x77\x74\x06\xb0\x77\xe6\x71\xeb\xfe" + DEBUG_EXIT + SPIN
+        p = self.start("-display", "none", "-accel", "bt", "-serial", "null", "-monitor", "stdio", *self.EXIT, "-kernel",
+                       self.guest(code), stdin=subprocess.PIPE)
+        time.sleep(0.7)
+        p.stdin.write(b"system_reset\n")
+        p.stdin.flush()
+        self.assertEqual(p.wait(10), 43)
+
+    def test_no_shutdown_stays(self):
+        p = self.start("-display", "none", "-accel", "bt", "-serial", "null", "-monitor", "stdio", "-no-shutdown",
+                       "-kernel", self.guest(power_off()), stdin=subprocess.PIPE)
+        time.sleep(0.7)
+        p.stdin.write(b"info status\nquit\n")
+        p.stdin.flush()
+        out, _ = p.communicate(timeout=10)
+        self.assertIn(b"VM status: paused (shutdown)", out)
+        self.assertEqual(p.returncode, 0)
+
+
+class Terminal(Case):
+    """-nographic on a terminal: escape keys work, and the terminal is as before on every way out."""
+
+    def session(self, code, *args):
+        master, slave = pty.openpty()
+        self.addCleanup(os.close, master)
+        self.addCleanup(os.close, slave)
+        before = termios.tcgetattr(slave)
+
+        def grab():
+            os.setsid()
+            import fcntl
+            fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
+
+        p = subprocess.Popen([BINARY, "-nographic", "-accel", "bt", *self.EXIT, "-kernel", self.guest(code), *args],
+                             stdin=slave, stdout=slave, stderr=slave, preexec_fn=grab, cwd=self.tmp.name)
+        self.addCleanup(lambda: (p.kill(), p.wait()))
+        return p, master, slave, before
+
+    def read_until(self, fd, what, seconds=10):
+        got, end = b"", time.monotonic() + seconds
+        while what not in got:
+            ready, _, _ = select.select([fd], [], [], max(0, end - time.monotonic()))
+            self.assertTrue(ready, "no %r in %r" % (what, got))
+            got += os.read(fd, 4096)
+        return got
+
+    def wait_raw(self, slave):
+        end = time.monotonic() + 10
+        while termios.tcgetattr(slave)[3] & termios.ICANON:
+            self.assertLess(time.monotonic(), end)
+            time.sleep(0.02)
+
+    def ends(self, p, slave, before, status):
+        self.assertEqual(p.wait(10), status)
+        self.assertEqual(termios.tcgetattr(slave), before)
+
+    def test_ctrl_a_x(self):
+        p, master, slave, before = self.session(HALT)
+        self.wait_raw(slave)
+        os.write(master, b"\x01x")
+        self.read_until(master, b"terminated")
+        self.ends(p, slave, before, 0)
+
+    def test_ctrl_a_h_and_c(self):
+        p, master, slave, before = self.session(COM1_ECHO)
+        self.wait_raw(slave)
+        os.write(master, b"abc")
+        self.read_until(master, b"abc")
+        os.write(master, b"\x01h")
+        self.read_until(master, b"C-a x")
+        os.write(master, b"\x01c")
+        self.read_until(master, b"(qemu) ")
+        os.write(master, b"info status\r")
+        self.read_until(master, b"VM status: running")
+        os.write(master, b"quit\r")
+        self.ends(p, slave, before, 0)
+
+    def test_guest_ends_it(self):
+        p, _, slave, before = self.session(DEBUG_EXIT + SPIN)
+        self.ends(p, slave, before, 43)
+
+    def test_triple_fault(self):
+        p, _, slave, before = self.session(TRIPLE_FAULT, "-no-reboot")
+        self.ends(p, slave, before, 1)
+
+    def test_signals(self):
+        for sig in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            p, _, slave, before = self.session(SPIN)
+            self.wait_raw(slave)
+            p.send_signal(sig)
+            self.ends(p, slave, before, 0)
+
+    def test_fatal_signals(self):
+        for sig in (signal.SIGABRT, signal.SIGQUIT):
+            p, _, slave, before = self.session(SPIN)
+            self.wait_raw(slave)
+            p.send_signal(sig)
+            self.ends(p, slave, before, -sig)
+
+    def test_ctrl_c_is_the_guests(self):
+        p, master, slave, _ = self.session(COM1_ECHO)
+        self.wait_raw(slave)
+        os.write(master, b"\x03!")
+        self.read_until(master, b"\x03!")
+        self.assertIsNone(p.poll())
+
+
+class Translate(Case):
+    def compile(self, *flags):
+        obj = self.path("isprime.o")
+        subprocess.run(["gcc", *flags, "-c", os.path.join(HERE, "isprime.S"), "-o", obj], check=True)
+        return obj
+
+    def blocks(self, out):
+        return re.findall(r"^(\w+(?:\+0x[0-9a-f]+)?):\nTU ", out, re.M)
+
+    def test_classical_example(self):
+        status, out, err = self.run_it("translate", self.compile(), "--entry", "isPrime", "--args", "49")
+        self.assertEqual((status, err), (0, ""))
+        blocks = self.blocks(out)
+        self.assertIn("isPrime", blocks)
+        self.assertIn("notPrime", blocks)
+        self.assertTrue(any(b.startswith("nexti") for b in blocks), blocks)
+        self.assertFalse([b for b in blocks if b.startswith("prime")], "the block at prime: must never be translated")
+        self.assertTrue(out.endswith("returned 0 (rax = 0x0)\n"), out[-200:])
+
+    def test_every_instruction_but_jumps_and_return_is_ident(self):
+        _, out, _ = self.run_it("translate", self.compile(), "--args", "49")
+        classes = re.findall(r"^  [0-9a-f]{16}  (\w+) +(\w+)", out, re.M)
+        self.assertGreaterEqual(len(classes), 13)
+        for cls, mnemonic in classes:
+            want = "RET" if mnemonic == "ret" else "JCC" if mnemonic.startswith("j") else "IDENT"
+            self.assertEqual(cls, want, mnemonic)
+
+    def test_prime_is_reached_for_a_prime(self):
+        _, out, _ = self.run_it("translate", self.compile(), "--args", "7")
+        self.assertIn("prime", self.blocks(out))
+        self.assertIn("returned 1 ", out)
+
+    def test_the_loop_is_chained(self):
+        _, out, _ = self.run_it("translate", self.compile(), "--args", "49")
+        self.assertGreaterEqual(int(re.search(r"direct jumps chained: (\d+)", out).group(1)), 2)
+
+    def test_raw_code_in_each_mode(self):
+        for mode, code in (("16", b"\xb8\x07\x00\xc3"), ("32", b"\xb8\x07\0\0\0\xc3"), ("64", b"\xb8\x07\0\0\0\xc3")):
+            status, out, err = self.run_it("translate", self.file("raw", code), "--mode", mode)
+            self.assertEqual(status, 0, err)
+            self.assertIn("returned 7 ", out)
+
+    def test_faults_are_reported(self):
+        for code, words in ((b"\x31\xc9\xf7\xf1\xc3", "exception 0"), (b"\x0f\x0b", "exception 6"), (b"\xe6\x80", "port 0x80"),
+                            (b"\xf4", "halted"), (b"\xa1" + bytes(7) + b"\x7f", "exception 1")):
+            status, _, err = self.run_it("translate", self.file("raw", code))
+            self.assertEqual(status, 1)
+            self.assertIn(words, err)
+            self.assertEqual(len(err.splitlines()), 1, err)
+
+    def test_endless_function_is_stopped(self):
+        status, _, err = self.run_it("translate", self.file("raw", SPIN), "--limit", "1")
+        self.assertEqual(status, 1)
+        self.assertIn("did not return", err)
+
+    def test_bad_files(self):
+        obj = self.compile()
+        with open(obj, "rb") as f:
+            data = f.read()
+        for name, words in (("nix", "No such file"), (self.file("empty", b""), "empty"), (self.tmp.name, "regular"),
+                            (self.file("cut", data[:200]), "truncated")):
+            status, _, err = self.run_it("translate", name)
+            self.assertEqual(status, 1, err)
+            self.assertIn(words, err)
+            self.assertIn(name, err)
+        status, _, err = self.run_it("translate", obj, "--entry", "nothere")
+        self.assertEqual(status, 1)
+        self.assertIn("'nothere'", err)
+
+    def test_usage(self):
+        for args in ([], ["a", "b"], ["--frob", "a"], ["a", "--mode", "17"], ["a", "--args", "x"], ["a", "--entry"]):
+            status, _, err = self.run_it("translate", *args)
+            self.assertEqual(status, 2, err)
+            self.assertEqual(len(err.splitlines()), 1, err)
+        status, out, _ = self.run_it("translate", "--help")
+        self.assertEqual(status, 0)
+        self.assertIn("--entry", out)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 2:
+        sys.exit(__doc__)
+    BINARY = os.path.abspath(sys.argv[1])
+    unittest.main(argv=[sys.argv[0], *sys.argv[2:]], verbosity=2)
