@@ -191,8 +191,10 @@ static enum step after_tc(struct vcpu *v, int code)
     switch (code) {
     case TC_EXIT_LINK: took_exit(v); return STEP_GO_ON;
     case TC_EXIT_INDIRECT: return took_indirect(v);
-    case TC_EXIT_DISPATCH:
-    case TC_EXIT_RESTART: return STEP_GO_ON;
+    case TC_EXIT_DISPATCH: return STEP_GO_ON;
+    case TC_EXIT_RESTART: /* an interrupt between iterations pushes RF = 1 (SDM 3B 17.3.1.1) */
+        v->c.eflags_sys |= EFLAGS_RF;
+        return STEP_GO_ON;
     case TC_EXIT_HOSTFAULT: return host_fault(v);
     case TC_EXIT_FAULT: return raise_fault(v);
     case TC_EXIT_CAREFUL: return careful(v);
@@ -273,10 +275,10 @@ static enum step single_step(struct vcpu *v)
         return raise_fault(v);
     }
     c->shadow = 0;
-    uint32_t rf = c->eflags_sys & EFLAGS_RF;
     c->eflags_sys &= ~EFLAGS_RF; /* before, not after: IRET sets it for the next instruction */
     uint64_t before = v->stats->exceptions;
-    v->dr6_pending = 0;
+    if (shadow != 2) /* what MOV SS put off */
+        v->dr6_pending = 0;
     int err;
     int code = run_block(v, c->key | CPU_KEY_STEP, &err);
     enum step s = code < 0 ? error_step(v, err) : after_tc(v, code);
@@ -284,16 +286,14 @@ static enum step single_step(struct vcpu *v)
     v->priv->want_jc = false;
     if (s == STEP_OUT || v->stats->exceptions != before)
         return s;
-    if (code == TC_EXIT_RESTART) /* the same instruction again */
-        c->eflags_sys |= rf;
     if (user && c->cpl < 3 && !(c->eflags_sys & EFLAGS_TF)) /* SYSCALL that masks TF does not trap */
         tf = false;
+    /* MOV SS and POP SS put a debug trap off until the next instruction is done; a single-step trap is lost. */
+    if (c->shadow == 2)
+        return s;
     uint32_t dr6 = v->dr6_pending | (tf ? 1u << 14 : 0);
     v->dr6_pending = 0;
-    /* MOV SS and POP SS put a debug trap off until the next instruction is done. */
-    if (dr6 && c->shadow != 2)
-        return debug_trap(v, dr6);
-    return s;
+    return dr6 ? debug_trap(v, dr6) : s;
 }
 
 /* ---- events between instructions ---- */

@@ -87,7 +87,7 @@ enum fault_action window_fault(struct vcpu *v, const struct cc_block *b, uint64_
         return soften(v, phys, XL_SITE_SOFT);
     if (trap != EXC_PF)
         return FA_GUEST;
-    if (!window_linear(w, addr, &lin))
+    if (!window_linear(w, addr, &lin) || (w == v->priv->win32 && lin >> 32)) /* or runs over 4 GiB */
         return soften(v, phys, XL_SITE_SOFT);
     return map_page(v, w, lin, write, phys);
 }
