@@ -34,9 +34,16 @@ static inline void put64(uint8_t *p, uint64_t val) { *(uint64_t *)p = val; }
 
 /* ---- changing hands ---- */
 
-void fpu_leave(struct vcpu *v)
+static void host_defaults(const struct vcpu *v)
 {
     static const uint32_t mxcsr = HOST_MXCSR;
+    __asm__ volatile("fninit; ldmxcsr %0" : : "m"(mxcsr));
+    if (v->fpu_mask & XCR0_AVX)
+        __asm__ volatile("vzeroupper");
+}
+
+void fpu_leave(struct vcpu *v)
+{
     if (!v->fpu_live)
         return;
     v->fpu_live = false;
@@ -47,9 +54,15 @@ void fpu_leave(struct vcpu *v)
         XINSN("xsaveopt64", v->xsave, v->fpu_mask);
     else
         XINSN("xsave64", v->xsave, v->fpu_mask);
-    __asm__ volatile("fninit; ldmxcsr %0" : : "m"(mxcsr));
-    if (v->fpu_mask & XCR0_AVX)
-        __asm__ volatile("vzeroupper");
+    host_defaults(v);
+}
+
+void fpu_discard(struct vcpu *v)
+{
+    if (!v->fpu_live)
+        return;
+    v->fpu_live = false;
+    host_defaults(v);
 }
 
 void fpu_enter(struct vcpu *v)

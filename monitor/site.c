@@ -42,11 +42,30 @@ static bool x87_pending(struct vcpu *v)
     return fsw & 0x80; /* ES */
 }
 
+/* A store of an MMX register that faults has made 0 the top of the x87 stack all the same (seen on the CPU). */
+static void reset_x87_top(struct vcpu *v)
+{
+    uint8_t st[128];
+    fpu_leave(v);
+    fpu_image_own(v, XCR0_X87);
+    uint8_t *x = v->xsave;
+    unsigned top = x[FPU_FSW + 1] >> 3 & 7;
+    for (unsigned i = 0; i < sizeof st; i++)
+        st[(i + 16 * top) % sizeof st] = x[FPU_ST + i];
+    for (unsigned i = 0; i < sizeof st; i++)
+        x[FPU_ST + i] = st[i];
+    x[FPU_FSW + 1] &= 0xc7;
+}
+
 static int leave(struct vcpu *v, uint64_t ret_pc, int code)
 {
     tc_recover(v, ret_pc);
-    if (code == TC_EXIT_FAULT && (v->site & XL_SITE_X87) && x87_pending(v))
+    if (code != TC_EXIT_FAULT)
+        return code;
+    if ((v->site & XL_SITE_X87) && x87_pending(v))
         sys_fault(v, EXC_MF);
+    else if (v->site & XL_SITE_MMX)
+        reset_x87_top(v);
     return code;
 }
 
@@ -54,6 +73,8 @@ static int leave(struct vcpu *v, uint64_t ret_pc, int code)
 static int site_linear(struct vcpu *v, uint64_t desc, uint64_t addr, unsigned size, uint64_t *lin)
 {
     unsigned seg = XL_SITE_SEG(desc), how = how_flags(desc);
+    if ((desc & XL_SITE_FLUSH) && (v->c.seg[seg].attr & SEG_CODE))
+        how = MEM_X;
     if (desc & XL_SITE_OFFSET)
         return mem_linear(v, seg, addr, size, how, lin);
     if (desc & XL_SITE_64) {
@@ -88,7 +109,8 @@ int tc_site_miss(struct vcpu *v, uint64_t ret_pc)
     int on_fault = desc & (XL_SITE_MASKED | XL_SITE_LATE) ? TC_EXIT_CAREFUL : TC_EXIT_FAULT;
     if (align_fault(v, desc, *s1, size) || site_linear(v, desc, *s1, size, &lin))
         return leave(v, ret_pc, on_fault);
-    if ((lin & 0xfff) + size > PAGE_SIZE)
+    /* The window site itself goes no further when its segment check fails: expand-down segments come here. */
+    if ((desc & XL_SITE_DIRECT) || (lin & 0xfff) + size > PAGE_SIZE)
         return leave(v, ret_pc, TC_EXIT_CAREFUL);
     if (mem_translate(v, lin, how, &gpa, &host))
         return leave(v, ret_pc, on_fault);
@@ -125,7 +147,9 @@ static int bounce_masked(struct vcpu *v, struct bounce *b)
         return SYS_FAULT;
     if (!(b->desc & XL_SITE_64) || XL_SITE_SEG(b->desc) >= S_FS)
         all += v->c.seg[XL_SITE_SEG(b->desc)].base;
-    if (mem_check_align(v, all, b->size, b->how)) /* does not depend on the mask */
+    /* Does not depend on the mask, but for a broadcast that is not made. */
+    bool none = !b->need && XL_MASK_ELEMENTS(v->op_imm) == 1 && XL_MASK_BITS(v->op_imm) > 1;
+    if (!none && mem_check_align(v, all, b->size, b->how))
         return SYS_FAULT;
     for (unsigned at = 0, n; next_run(b, &at, &n); at += n) {
         int err = site_linear(v, b->desc, b->addr + at, n, &lin);
@@ -170,6 +194,8 @@ static int prepare(struct vcpu *v, uint64_t ret_pc, struct bounce *b, uint8_t **
     if (b->desc & XL_SITE_LATE) {
         const struct cc_block *blk = cc_find(v->priv->cc, ret_pc);
         b->rip = blk->key.rip + cc_find_point(blk, ret_pc)->guest_off;
+        if (b->desc & XL_SITE_X87) /* the image is then what the x87 goes back to */
+            fpu_leave(v);
         return 0;
     }
     return b->need == ~0ull ? bounce_whole(v, b, at) : bounce_masked(v, b);
@@ -228,10 +254,15 @@ int tc_site_post(struct vcpu *v, uint64_t ret_pc)
     if (!b->write)
         return 0;
     b->write = false;
+    /* An unmasked exception: the x87 has not stored. */
+    if ((b->desc & XL_SITE_LATE) && (b->desc & XL_SITE_X87) && x87_pending(v))
+        return 0;
     int err = bounce_out(v, b);
     if (err == SYS_FAULT) { /* XL_SITE_LATE only: of the others everything has been checked before */
-        leave(v, ret_pc, TC_EXIT_FAULT);
+        tc_recover(v, ret_pc);
         v->c.rip = b->rip;
+        if (b->desc & XL_SITE_X87)
+            fpu_discard(v);
         return TC_EXIT_FAULT;
     }
     if (err) {

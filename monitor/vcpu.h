@@ -95,6 +95,8 @@ struct vcpu {
 
 /* Ends guest use of the host FPU: saves the state into v->xsave, loads the host's defaults. Idempotent. */
 void fpu_leave(struct vcpu *v);
+/* As fpu_leave, but what has happened to the state since the last fpu_leave is lost. */
+void fpu_discard(struct vcpu *v);
 /* Reloads the guest's state. The run loop and callout returns do this themselves. */
 void fpu_enter(struct vcpu *v);
 

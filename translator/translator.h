@@ -52,7 +52,10 @@ struct xl_layout {
 #define XL_SITE_DIRECT 0x01000000u /* the access itself goes through the window: a miss can only fault or be careful */
 #define XL_SITE_MASKED 0x00800000u /* elements may be masked off: the mask is described in op_imm (XL_MASK_*) */
 #define XL_SITE_X87 0x02000000u  /* a pending x87 exception comes before any fault of the operand */
-#define XL_SITE_LATE 0x04000000u /* a store whose faults come after everything else the instruction does */
+/* A store whose faults come after everything else the instruction does; with XL_SITE_X87: which is then undone. */
+#define XL_SITE_LATE 0x04000000u
+#define XL_SITE_FLUSH 0x08000000u /* may be in an execute-only segment */
+#define XL_SITE_MMX 0x10000000u   /* a store of an MMX register */
 /* Description of a mask: element i of the operand, of 1 << SHIFT bytes, is accessed if one of the mask's first BITS bits whose
  * number is i modulo ELEMENTS is set; PACKED: the first elements are, as many as bits are set. */
 enum { XL_MASK_NONE, XL_MASK_K, XL_MASK_PACKED, XL_MASK_SIGNS /* of a vector register's elements */ };

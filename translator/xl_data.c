@@ -21,6 +21,8 @@ unsigned xl_align_flag(const struct xl_insn *n, unsigned size)
     case ZYDIS_MNEMONIC_PCMPESTRM:
     case ZYDIS_MNEMONIC_PCMPISTRI:
     case ZYDIS_MNEMONIC_PCMPISTRM: return 0;
+    case ZYDIS_MNEMONIC_CVTPD2PI: /* of no exception class */
+    case ZYDIS_MNEMONIC_CVTTPD2PI:
     case ZYDIS_MNEMONIC_CMPXCHG16B: return XL_SITE_ALIGN;
     default: break;
     }
@@ -44,28 +46,23 @@ static bool names_mmx(const struct xl_insn *n)
     return false;
 }
 
-/* Does the instruction look for a pending x87 exception first (SDM 1 8.7)? */
-static bool waits(const struct xl_insn *n)
-{
-    switch (n->i.mnemonic) {
-    case ZYDIS_MNEMONIC_FNSTCW:
-    case ZYDIS_MNEMONIC_FNSTSW:
-    case ZYDIS_MNEMONIC_FNSTENV:
-    case ZYDIS_MNEMONIC_FNSAVE: return false;
-    default: return n->i.meta.category == ZYDIS_CATEGORY_X87_ALU || names_mmx(n);
-    }
-}
-
 static unsigned site_flags(const struct xl_insn *n, unsigned size)
 {
     unsigned flags = xl_align_flag(n, size);
     if (xl_mask_of(n, size))
         flags |= XL_SITE_MASKED;
-    if (waits(n))
-        flags |= XL_SITE_X87;
-    if (n->i.mnemonic == ZYDIS_MNEMONIC_VCVTPS2PH) /* converts, and sets MXCSR, before it looks at the destination */
-        flags |= XL_SITE_LATE;
-    return flags;
+    if (names_mmx(n))
+        flags |= n->how == XL_READ ? XL_SITE_X87 : XL_SITE_X87 | XL_SITE_MMX;
+    if (n->i.meta.category == ZYDIS_CATEGORY_X87_ALU && xl_x87_waits(n))
+        flags |= n->how == XL_READ ? XL_SITE_X87 : XL_SITE_X87 | XL_SITE_LATE;
+    switch (n->i.mnemonic) {
+    case ZYDIS_MNEMONIC_VCVTPS2PH:
+        return flags | XL_SITE_LATE; /* converts, and sets MXCSR, before it looks at the destination */
+    case ZYDIS_MNEMONIC_CLFLUSH:
+    case ZYDIS_MNEMONIC_CLFLUSHOPT:
+    case ZYDIS_MNEMONIC_CLWB: return flags | XL_SITE_FLUSH;
+    default: return flags;
+    }
 }
 
 static unsigned accessed_bytes(const struct xl_insn *n)
@@ -78,21 +75,10 @@ static unsigned accessed_bytes(const struct xl_insn *n)
     }
 }
 
-/* MOVNTQ makes the x87 registers MMX registers even if it faults afterwards; other MMX stores do not (seen on the CPU). A store
- * to where nobody looks does that and no more. */
-static void enter_mmx(struct xl *x, const struct xl_insn *n)
-{
-    xl_add_point(x, em_pc(x->hot), n->off);
-    em8(x->hot, 0x0f), em8(x->hot, 0x7f); /* movq [ea], mm */
-    em_modrm_abs(x->hot, n->i.raw.modrm.reg, x->l->ea, 0);
-}
-
 void xl_emit_mem(struct xl *x, struct xl_insn *n)
 {
     unsigned size = accessed_bytes(n), flags = site_flags(n, size);
     struct xl_ea ea;
-    if (n->i.mnemonic == ZYDIS_MNEMONIC_MOVNTQ)
-        enter_mmx(x, n);
     xl_ea_of(x, n, &ea);
     struct xl_site s = xl_site(x, n, &ea, size ? size : 1, n->how, 0, flags);
     xl_unspill(x, n->regs & ~(unsigned)n->wronly);

@@ -85,6 +85,7 @@ static inline void xl_site_modrm(struct emit *e, unsigned reg, const struct xl_s
 
 /* xl_scan.c */
 enum xl_status xl_scan(struct xl *x);
+bool xl_x87_waits(const struct xl_insn *n);
 int xl_gpr(ZydisRegister reg); /* number 0-15 or NO_REG (not a general register) */
 unsigned xl_operand_bytes(const ZydisDecodedOperand *o);
 /* xl_classify.c */

@@ -36,15 +36,15 @@ static void note_register(struct xl_insn *n, const ZydisDecodedOperand *o, uint1
         *read |= BIT(r);
 }
 
-/* An unmasked exception keeps the x87 from storing; the program learns of it at its next x87 instruction (SDM 1 8.7). */
-static bool x87_store(const struct xl_insn *n)
+/* Does an x87 instruction look for a pending exception first (SDM 1 8.7)? */
+bool xl_x87_waits(const struct xl_insn *n)
 {
     switch (n->i.mnemonic) {
     case ZYDIS_MNEMONIC_FNSTCW:
     case ZYDIS_MNEMONIC_FNSTSW:
     case ZYDIS_MNEMONIC_FNSTENV:
     case ZYDIS_MNEMONIC_FNSAVE: return false;
-    default: return n->i.meta.category == ZYDIS_CATEGORY_X87_ALU;
+    default: return true;
     }
 }
 
@@ -63,7 +63,8 @@ static void note_memory(struct xl_insn *n, const ZydisDecodedOperand *o, unsigne
     /* A conditional write leaves bytes as they were: without a mask that tells which, a bounce buffer must hold the old ones. */
     if ((o->actions & ZYDIS_OPERAND_ACTION_CONDWRITE) && !xl_mask_of(n, xl_operand_bytes(o)))
         rd = true;
-    if (wr && x87_store(n))
+    /* An unmasked exception keeps the x87 from storing; the program learns of it at its next x87 instruction (SDM 1 8.7). */
+    if (wr && n->i.meta.category == ZYDIS_CATEGORY_X87_ALU && xl_x87_waits(n))
         rd = true;
     n->how = wr ? (rd ? XL_RW : XL_WRITE) : XL_READ;
 }
@@ -144,10 +145,12 @@ static void undecodable(struct xl_insn *n, uint8_t sys)
     n->ends = true;
 }
 
-/* The first bytes of an instruction whose rest cannot be fetched: is it #UD already because of an opcode map that the CPU does not
- * have? Then the rest is not fetched. */
+/* The first bytes of an instruction whose rest cannot be fetched: is it #UD already, because the CPU has not got that opcode map?
+ * Without XOP, 8F is POP with a reserved ModRM.reg, as long as its address needs; 0F 0F is reserved as it is (seen on the CPU). */
 static bool unknown_map(const struct xl *x, const struct xl_insn *n, unsigned have)
 {
+    uint8_t pop[16];
+    ZydisDecodedInstruction i;
     unsigned k = 0;
     while (k < have && memchr("\x66\x67\xf0\xf2\xf3\x26\x2e\x36\x3e\x64\x65", n->bytes[k], 11))
         k++;
@@ -155,9 +158,13 @@ static bool unknown_map(const struct xl *x, const struct xl_insn *n, unsigned ha
         k++;
     if (k + 2 > have)
         return false;
-    if (n->bytes[k] == 0x8f && (n->bytes[k + 1] & 0x1f) >= 8)
-        return !xl_cpu_has(&x->cpu, XL_FEAT_XOP);
-    return n->bytes[k] == 0x0f && n->bytes[k + 1] == 0x0f; /* 3DNow */
+    if (n->bytes[k] == 0x0f)
+        return n->bytes[k + 1] == 0x0f;
+    if (n->bytes[k] != 0x8f || (n->bytes[k + 1] & 0x1f) < 8 || xl_cpu_has(&x->cpu, XL_FEAT_XOP))
+        return false;
+    memcpy(pop, n->bytes, have);
+    pop[k] = 0x8b;
+    return ZydisDecoderDecodeInstruction(decoder(x), NULL, pop, have, &i) != ZYDIS_STATUS_NO_MORE_DATA;
 }
 
 /* Decodes one instruction at off. XL_NEED_NEXT if its bytes are not all there. */
