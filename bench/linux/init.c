@@ -1,0 +1,64 @@
+/* bench/linux/init.c - /init of the benchmark initramfs: says INIT, runs /bin/work with its own arguments, powers off.
+ *
+ * The kernel passes what follows "--" on its command line. Results go to the second serial port: kernel messages have the
+ * first one to themselves.
+ */
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/reboot.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <termios.h>
+#include <unistd.h>
+
+static void open_port(void)
+{
+    int fd = open("/dev/ttyS1", O_RDWR | O_NOCTTY);
+    if (fd < 0)
+        return;
+    struct termios t;
+    if (tcgetattr(fd, &t) == 0) {
+        cfmakeraw(&t);
+        t.c_cflag |= CLOCAL;
+        cfsetspeed(&t, B115200);
+        tcsetattr(fd, TCSANOW, &t);
+    }
+    for (int i = 0; i < 3; i++)
+        dup2(fd, i);
+    if (fd > 2)
+        close(fd);
+}
+
+int main(int argc, char **argv)
+{
+    mount("dev", "/dev", "devtmpfs", 0, NULL);
+    open_port();
+    if (write(1, "INIT\n", 5) != 5)
+        return 1;
+    tcdrain(1);
+    mount("proc", "/proc", "proc", 0, NULL);
+    mount("sys", "/sys", "sysfs", 0, NULL);
+    mount("tmp", "/tmp", "tmpfs", 0, NULL);
+    pid_t child = fork();
+    if (child == 0) {
+        char *args[32] = {"work", "dir=/tmp", "busybox=/bin/busybox"};
+        int n = 3;
+        for (int i = 1; i < argc && n < 31; i++)
+            args[n++] = argv[i];
+        execv("/bin/work", args);
+        _exit(127);
+    }
+    int status = 0;
+    waitpid(child, &status, 0);
+    if (status == 0 && write(1, "DONE\n", 5) != 5)
+        return 1;
+    tcdrain(1);
+    sync();
+    struct stat st;
+    /* Without ACPI there is nobody to cut the power; machines are started with -no-reboot. */
+    reboot(stat("/sys/firmware/acpi", &st) == 0 ? RB_POWER_OFF : RB_AUTOBOOT);
+    pause();
+    return 0;
+}

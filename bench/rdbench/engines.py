@@ -1,0 +1,80 @@
+"""The engines that are compared. An engine is a name and how to start a machine with it."""
+import os
+import shutil
+import subprocess
+import tempfile
+
+
+class Engine:
+    """kind: "native" (no machine), "vmm" (QEMU's command line), "uml" (a Linux kernel that is a program)."""
+
+    def __init__(self, name, what, kind="vmm", program=None, args=()):
+        self.name, self.what, self.kind, self.program, self.args = name, what, kind, program, list(args)
+        self.missing = None  # why it cannot be used here
+
+    def command(self, *more):
+        return [self.program] + self.args + list(more)
+
+
+def all_engines(ringdown, qemu):
+    """In the order of the report's columns; "native" and "tcg" are what the others are compared with."""
+    qemu = qemu or "qemu-system-x86_64"
+    return [
+        Engine("native", "the host's CPU", "native"),
+        Engine("window", "ringdown, kernel window", program=ringdown, args=["-accel", "bt,window=on"]),
+        Engine("soft", "ringdown, soft path only", program=ringdown, args=["-accel", "bt,window=off"]),
+        Engine("direct", "ringdown, user code runs directly", program=ringdown,
+               args=["-accel", "bt,window=on,user=direct"]),
+        Engine("auto", "ringdown, picks how user code runs", program=ringdown, args=["-accel", "bt,window=on,user=auto"]),
+        Engine("trap", "ringdown, trap and emulate", program=ringdown, args=["-accel", "trap"]),
+        Engine("tcg", "QEMU TCG", program=qemu, args=["-accel", "tcg", "-cpu", "max"]),
+        Engine("uml", "User-mode Linux", "uml", program="linux.uml"),
+        Engine("bochs", "Bochs", "bochs", program="bochs"),
+    ]
+
+
+DEFAULT = ("native", "window", "soft", "tcg")
+
+
+def probe(engine, guest):
+    """Sets engine.missing if it cannot run here; guest is a bare guest that ends at once."""
+    if engine.kind == "native":
+        return
+    if not engine.program or not shutil.which(engine.program):
+        engine.missing = "%s is not there" % (engine.program or engine.name)
+        return
+    if engine.kind == "bochs":
+        engine.missing = "needs a disk image to start from; not supported yet"
+        return
+    if engine.kind != "vmm":
+        return
+    try:
+        p = subprocess.run(engine.command(*bare_guest_options(guest, "only=none")), stdin=subprocess.DEVNULL,
+                           capture_output=True, timeout=60, check=False)
+    except subprocess.TimeoutExpired:
+        engine.missing = "does not end a guest that ends at once"
+        return
+    if p.returncode != 1 or b"DONE" not in p.stdout:
+        last = p.stderr.decode(errors="replace").strip().splitlines()
+        engine.missing = last[-1] if last else "exit status %d" % p.returncode
+
+
+def bare_guest_options(guest, words):
+    return ["-m", "128", "-kernel", guest, "-append", words, "-device", "isa-debug-exit,iobase=0xf4,iosize=4",
+            "-serial", "stdio", "-display", "none", "-monitor", "none", "-no-reboot"]
+
+
+def version(engine):
+    """One line that says what ran."""
+    if engine.kind == "native" or engine.missing:
+        return ""
+    p = subprocess.run([engine.program, "-version" if engine.kind == "vmm" else "--version"], capture_output=True, text=True,
+                       check=False)
+    return (p.stdout.splitlines() or [""])[0]
+
+
+def stats_file():
+    """A path for ringdown's -stats."""
+    fd, path = tempfile.mkstemp(prefix="rd-bench-", suffix=".json")
+    os.close(fd)
+    return path

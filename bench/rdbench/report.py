@@ -1,0 +1,191 @@
+"""The table on the terminal, Markdown for docs/, JSON and one HTML page."""
+import html
+import math
+
+from . import summary
+
+
+def number(x):
+    if x is None:
+        return "-"
+    if x == 0:
+        return "0"
+    digits = max(0, 2 - int(math.floor(math.log10(abs(x)))))
+    return "%.*f" % (digits, x)
+
+
+def rows_of(data, suite, engines):
+    """[name, unit, per engine: (median, spread, ratio to native, ratio to tcg)]"""
+    for name, figures in data.get(suite, {}).items():
+        unit = next(iter(figures.values())).unit
+        cells = []
+        for e in engines:
+            f = figures.get(e)
+            cells.append((f.median, f.spread, summary.ratio(figures, e, "native"), summary.ratio(figures, e, "tcg"))
+                         if f else None)
+        yield name, unit, cells
+
+
+def engines_in(data, suite, order):
+    seen = {e for figures in data.get(suite, {}).values() for e in figures}
+    return [e for e in order if e in seen]
+
+
+def suite_table(data, suite, order):
+    """Header and rows of texts: cost per engine, then the ratios."""
+    engines = engines_in(data, suite, order)
+    header = ["workload", "unit"] + engines
+    for e in engines:
+        if e not in ("native", "tcg"):
+            if "native" in engines:
+                header.append(e + "/native")
+            if "tcg" in engines:
+                header.append(e + "/tcg")
+    rows = []
+    for name, unit, cells in rows_of(data, suite, engines):
+        row = [name, unit] + [number(c[0]) if c else "-" for c in cells]
+        for e, c in zip(engines, cells):
+            if e not in ("native", "tcg"):
+                if "native" in engines:
+                    row.append(number(c[2]) if c else "-")
+                if "tcg" in engines:
+                    row.append(number(c[3]) if c else "-")
+        rows.append(row)
+    return header, rows
+
+
+def target_table(data):
+    header = ["issue", "suite", "workload", "engine", "goal", "measured", "met"]
+    rows = []
+    for t in summary.targets():
+        m = t.measured(data)
+        if m is not None:
+            rows.append([str(t.issue), t.suite, t.workload, t.engine, t.text(), number(m[0]), "yes" if m[1] else "NO"])
+    return header, rows
+
+
+def paper_table(data, order):
+    engines = engines_in(data, "nano", order)
+    header = ["operation"] + engines + ["2006 native", "2006 software VMM", "2006 hardware VMM"]
+    rows = []
+    for name, _, cells in rows_of(data, "nano", engines):
+        paper = summary.PAPER.get(name, (None,) * 3)
+        rows.append([name] + [number(c[0]) if c else "-" for c in cells] + [str(p) if p is not None else "-" for p in paper])
+    return header, rows
+
+
+def as_text(header, rows):
+    widths = [max(len(r[i]) for r in [header] + rows) for i in range(len(header))]
+    lines = []
+    for r in [header] + rows:
+        lines.append("  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(r, widths))).rstrip())
+    return "\n".join(lines)
+
+
+def as_markdown(header, rows):
+    line = lambda cells: "| " + " | ".join(cells) + " |"
+    return "\n".join([line(header), "|" + "---|" * len(header)] + [line(r) for r in rows])
+
+
+def tables(data, titles, order):
+    """(title, header, rows) of everything that was measured."""
+    for suite in data:
+        yield titles.get(suite, suite), *(paper_table(data, order) if suite == "nano" else suite_table(data, suite, order))
+    header, rows = target_table(data)
+    if rows:
+        yield "Goals", header, rows
+
+
+def as_json(header, data, order):
+    out = {"run": header, "suites": {}, "goals": []}
+    for suite, workloads in data.items():
+        for name, figures in workloads.items():
+            out["suites"].setdefault(suite, {})[name] = {
+                e: {"unit": f.unit, "median": f.median, "low": f.spread[0], "high": f.spread[1], "rounds": len(f.rounds),
+                    "ratio_native": summary.ratio(figures, e, "native"), "ratio_tcg": summary.ratio(figures, e, "tcg"),
+                    "note": f.note, "result": sorted(f.checks)}
+                for e, f in figures.items()}
+    for t in summary.targets():
+        m = t.measured(data)
+        if m is not None:
+            out["goals"].append({"issue": t.issue, "suite": t.suite, "workload": t.workload, "engine": t.engine,
+                                 "goal": t.text(), "measured": m[0], "met": m[1]})
+    return out
+
+
+# ---- the page ----
+
+STYLE = """body{font:15px/1.45 system-ui,sans-serif;margin:2em auto;max-width:70em;padding:0 1em;color:#222}
+table{border-collapse:collapse;font-size:13px;margin:.5em 0 1.5em}td,th{border-bottom:1px solid #ccc;padding:2px 8px;text-align:right}
+td:first-child,th:first-child{text-align:left}.no{color:#b00;font-weight:bold}svg text{font:11px system-ui,sans-serif}
+@media print{body{margin:0;max-width:none}table,svg{break-inside:avoid}}"""
+COLOURS = {"native": "#444", "window": "#1f77b4", "soft": "#7fb2d9", "direct": "#2ca02c", "auto": "#17becf", "trap": "#d62728",
+           "tcg": "#ff9d2e", "uml": "#9467bd", "bochs": "#8c564b"}
+
+
+def chart(data, suite, base, order):
+    """Horizontal bars on a logarithmic scale: cost in relation to base (1 = the same). Empty if there is nothing to show."""
+    engines = [e for e in engines_in(data, suite, order) if e != base]
+    rows = []
+    for name, figures in data[suite].items():
+        values = [(e, summary.ratio(figures, e, base)) for e in engines]
+        values = [(e, v) for e, v in values if v]
+        if values:
+            rows.append((name, values))
+    if not rows:
+        return ""
+    every = [v for _, values in rows for _, v in values] + [1.0]
+    low, high = math.floor(math.log10(min(every)) - 0.01), math.ceil(math.log10(max(every)) + 0.01)
+    left, width, bar = 130, 620, 11
+    x = lambda v: left + (math.log10(v) - low) / (high - low) * width
+    parts, y = [], 24
+    for i, e in enumerate(engines):
+        parts.append('<rect x="%d" y="4" width="10" height="10" fill="%s"/><text x="%d" y="13">%s</text>'
+                     % (left + i * 90, COLOURS.get(e, "#888"), left + i * 90 + 14, html.escape(e)))
+    top = y
+    for name, values in rows:
+        parts.append('<text x="%d" y="%d" text-anchor="end">%s</text>'
+                     % (left - 6, y + bar * len(values) / 2 + 4, html.escape(name)))
+        for e, v in values:
+            a, b = sorted((x(1.0), x(v)))
+            parts.append('<rect x="%.1f" y="%d" width="%.1f" height="%d" fill="%s"><title>%s %s: %s</title></rect>'
+                         '<text x="%.1f" y="%d">%s</text>'
+                         % (a, y, max(b - a, 1), bar - 2, COLOURS.get(e, "#888"), html.escape(name), e, number(v),
+                            max(b, x(1.0)) + 3, y + bar - 2, number(v)))
+            y += bar
+        y += 5
+    for k in range(low, high + 1):
+        parts.append('<line x1="%.1f" y1="%d" x2="%.1f" y2="%d" stroke="#bbb"%s/><text x="%.1f" y="%d" text-anchor="middle">%s</text>'
+                     % (x(10.0 ** k), top - 4, x(10.0 ** k), y, "" if k == 0 else ' stroke-dasharray="2 3"',
+                        x(10.0 ** k), y + 13, "%g" % 10.0 ** k))
+    return ('<svg viewBox="0 0 %d %d" width="100%%" role="img" aria-label="cost in relation to %s">%s</svg>'
+            % (left + width + 60, y + 20, base, "".join(parts)))
+
+
+def html_table(header, rows):
+    cell = lambda c: '<td class="no">NO</td>' if c == "NO" else "<td>%s</td>" % html.escape(c)
+    return ("<table><tr>" + "".join("<th>%s</th>" % html.escape(h) for h in header) + "</tr>"
+            + "".join("<tr>" + "".join(cell(c) for c in r) + "</tr>" for r in rows) + "</table>")
+
+
+def as_html(header, data, titles, order):
+    out = ["<!doctype html><html lang='en'><meta charset='utf-8'><title>Ringdown benchmarks</title><style>", STYLE, "</style>",
+           "<h1>Ringdown benchmarks</h1><p>", html.escape(describe(header)), "</p><p>", html.escape(" ".join(summary.__doc__.split())),
+           "</p>"]
+    for suite in data:
+        out.append("<h2>%s</h2>" % html.escape(titles.get(suite, suite)))
+        for base in ("native", "tcg"):
+            svg = chart(data, suite, base, order)
+            if svg:
+                out.append("<h3>Cost in relation to %s (logarithmic; left of 1 is faster)</h3>%s" % (base, svg))
+        out.append(html_table(*(paper_table(data, order) if suite == "nano" else suite_table(data, suite, order))))
+    goals = target_table(data)
+    if goals[1]:
+        out.append("<h2>Goals</h2>" + html_table(*goals))
+    return "".join(out) + "</html>\n"
+
+
+def describe(h):
+    return ("%s; %s, %d CPUs, TSC %.2f GHz; host Linux %s; commit %s%s; %s rounds; load at start %s"
+            % (h["date"], h["cpu"], h["cpus"], h["tsc_hz"] / 1e9, h["kernel"], h["commit"], " (modified)" if h["modified"] else "",
+               h["rounds"], h["load"]))

@@ -1,0 +1,169 @@
+"""What is run. A suite runs once per round and engine and yields samples: {workload: Sample}."""
+import json
+import os
+import subprocess
+import tempfile
+
+from . import engines as eng
+from . import session
+
+
+class Sample:
+    """values: costs in "unit" of single samples (smaller is better); check: the result, the same under every engine."""
+
+    def __init__(self, unit, values, check=None, note=None):
+        self.unit, self.values, self.check, self.note = unit, values, check, note
+
+    def as_dict(self):
+        return {"unit": self.unit, "values": self.values, "check": self.check, "note": self.note}
+
+
+class Failed(Exception):
+    pass
+
+
+class Context:
+    """What the suites need to know: where things are, how fast the TSC runs, how much to do."""
+
+    def __init__(self, root, build, tsc_hz, samples, only):
+        self.root, self.build, self.tsc_hz, self.samples, self.only = root, build, tsc_hz, samples, only
+
+    def program(self, name):
+        return os.path.join(self.build, "bench", name)
+
+    def words(self):
+        return " ".join(["samples=%d" % self.samples] + (["only=" + ",".join(self.only)] if self.only else []))
+
+
+def parse_bench(lines, tsc_hz, unit, scale):
+    """BENCH lines of drive.c, nano.c and work.c. unit and scale: of the cost of one operation in seconds, or in ticks."""
+    started, out = {}, {}
+    for line in lines:
+        words = line.text.split()
+        if len(words) >= 2 and words[0] == "START":
+            started[words[1]] = line
+        if len(words) < 5 or words[0] != "BENCH":
+            continue
+        name, check, ops = words[1], words[2], int(words[3], 16)
+        ticks = [int(w, 16) for w in words[4:]]
+        if name in started and line.cpu_ns is not None and started[name].cpu_ns is not None:
+            # One long sample: its CPU time, which other processes on the host do not add to.
+            out[name] = Sample("ms", [(line.cpu_ns - started[name].cpu_ns) / 1e6], check, "CPU time")
+            continue
+        if unit == "ticks":
+            values = [t / ops for t in ticks]
+        else:
+            values = [t / ops / tsc_hz * scale for t in ticks]
+        out[name] = Sample("cycles" if unit == "ticks" else unit, values, check)
+    return out
+
+
+def stats_of(path):
+    try:
+        with open(path, encoding="utf-8") as f:
+            return json.load(f)
+    except (OSError, ValueError):
+        return None
+    finally:
+        os.unlink(path)
+
+
+def need(result, what, status):
+    if result.timed_out:
+        raise Failed("%s: timed out" % what)
+    if result.status != status or not any(l.text.startswith("DONE") for l in result.lines):
+        tail = (result.stderr.strip().splitlines() or [""])[-1]
+        said = " / ".join(l.text for l in result.lines[-3:])
+        raise Failed("%s: exit status %s: %s %s" % (what, result.status, said, tail))
+
+
+class Bare:
+    """A bare 64-bit guest that times itself; natively, a program with the same object code."""
+
+    def __init__(self, name, title, guest, native, unit="ns", scale=1e9, timeout=300):
+        self.name, self.title, self.guest, self.native = name, title, guest, native
+        self.unit, self.scale, self.timeout = unit, scale, timeout
+
+    def prepare(self, ctx):
+        pass
+
+    def runs_on(self, engine):
+        return engine.kind == "vmm" or (engine.kind == "native" and self.native)
+
+    def run(self, engine, ctx):
+        if engine.kind == "native":
+            r = session.run([ctx.program(self.native)] + ctx.words().split(), self.timeout)
+            need(r, self.name + " natively", 0)
+            return parse_bench(r.lines, ctx.tsc_hz, self.unit, self.scale), None
+        args = eng.bare_guest_options(ctx.program(self.guest), ctx.words())
+        stats = eng.stats_file() if "ringdown" in engine.what else None
+        r = session.run(engine.command(*args, *(["-stats", stats] if stats else [])), self.timeout)
+        counters = stats_of(stats) if stats else None
+        need(r, "%s under %s" % (self.name, engine.name), 1)
+        return parse_bench(r.lines, ctx.tsc_hz, self.unit, self.scale), counters
+
+
+class Linux:
+    """A stock Debian kernel with a minimal init; the time to init is a workload of its own."""
+
+    def __init__(self, name, title, arch, timeout=400, work=True):
+        self.name, self.title, self.arch, self.timeout, self.work = name, title, arch, timeout, work
+        self.kernel = self.initrd = None
+
+    def runs_on(self, engine):
+        return engine.kind == "vmm" or (engine.kind == "native" and self.work and not self.arch.startswith("i386"))
+
+    def prepare(self, ctx):
+        if self.initrd:
+            return
+        fetch = os.path.join(ctx.root, "tests/boot/fetch")
+        user = "i386" if self.arch.startswith("i386") else "amd64"
+        found = fetch_dirs(fetch, self.arch, "busybox-" + user)
+        self.kernel = os.path.join(found[self.arch], "vmlinuz")
+        self.busybox = os.path.join(found["busybox-" + user], "busybox")
+        self.program = ctx.program("work-" + user)
+        self.initrd = os.path.join(ctx.build, "bench", "initrd-%s.gz" % user)
+        subprocess.run([os.path.join(ctx.root, "tests/boot/mkinitramfs"), "-o", self.initrd, "-a", user,
+                        "-p", "init=" + ctx.program("init-" + user), "-p", "bin/work=" + self.program], check=True,
+                       stdout=subprocess.DEVNULL)
+
+    def run(self, engine, ctx):
+        if engine.kind == "native":
+            with tempfile.TemporaryDirectory(prefix="rd-bench-", dir="/dev/shm") as tmp:
+                r = session.run([self.program, "dir=" + tmp, "busybox=" + self.busybox] + ctx.words().split(), self.timeout,
+                                pin=True)
+            need(r, self.name + " natively", 0)
+            return parse_bench(r.lines, ctx.tsc_hz, "us", 1e6), None
+        stats = eng.stats_file() if "ringdown" in engine.what else None
+        words = ctx.words() if self.work else "only=none"
+        r = session.run(engine.command("-m", "512M", "-display", "none", "-monitor", "none", "-serial", "null", "-serial", "stdio",
+                                       "-no-reboot", "-kernel", self.kernel, "-initrd", self.initrd, "-append",
+                                       "console=ttyS0 panic=-1 quiet -- " + words, *(["-stats", stats] if stats else [])),
+                        self.timeout)
+        counters = stats_of(stats) if stats else None
+        need(r, "%s under %s" % (self.name, engine.name), 0)
+        out = parse_bench(r.lines, ctx.tsc_hz, "us", 1e6)
+        for line in r.lines:
+            if line.text == "INIT" and (not ctx.only or "boot" in ctx.only):
+                out["boot"] = Sample("ms", [line.wall_ns / 1e6], None, "start of the process to /init, wall clock")
+                if line.cpu_ns is not None:
+                    out["boot-cpu"] = Sample("ms", [line.cpu_ns / 1e6], None, "the same in CPU time")
+        return out, counters
+
+
+def fetch_dirs(fetch, *names):
+    p = subprocess.run([fetch, *names], stdout=subprocess.PIPE, text=True, check=True)
+    return dict(line.split(" ", 1) for line in p.stdout.splitlines())
+
+
+def all_suites():
+    return [
+        Bare("compute", "Engine: the same bytes natively and in a bare 64-bit guest", "compute.elf", "compute-native"),
+        Bare("nano", "Nanobenchmarks: privileged operations in a bare guest", "nano.elf", "nano-native", unit="ticks"),
+        Linux("linux", "Stock Debian amd64 kernel", "amd64"),
+        Linux("boot-i386", "Boot of the stock i386 kernel", "i386", work=False),
+        Linux("boot-i386-pae", "Boot of the stock i386 PAE kernel", "i386-pae", work=False),
+    ]
+
+
+DEFAULT = ("compute", "nano", "linux")

@@ -1,0 +1,137 @@
+"""From samples to figures.
+
+Within a round the lower quartile of the samples stands for the workload: samples are short, and what disturbs them on a
+shared machine only ever makes them longer. Over the rounds the median counts; a ratio is the median of the ratios of the
+two figures of the same round. Spread: the lowest and the highest round.
+"""
+import statistics
+
+
+def lower_quartile(values):
+    v = sorted(values)
+    return v[(len(v) - 1) // 4]
+
+
+class Figure:
+    """One workload under one engine."""
+
+    def __init__(self, unit):
+        self.unit, self.rounds, self.checks, self.note = unit, {}, set(), None
+
+    @property
+    def median(self):
+        return statistics.median(self.rounds.values())
+
+    @property
+    def spread(self):
+        return min(self.rounds.values()), max(self.rounds.values())
+
+
+def collect(records):
+    """{suite: {workload: {engine: Figure}}}, in order of appearance."""
+    out = {}
+    for r in records:
+        suite = out.setdefault(r["suite"], {})
+        for name, s in r.get("samples", {}).items():
+            figure = suite.setdefault(name, {}).setdefault(r["engine"], Figure(s["unit"]))
+            figure.rounds[r["round"]] = lower_quartile(s["values"])
+            figure.note = s.get("note")
+            if s.get("check") not in (None, "0"):
+                figure.checks.add(s["check"])
+    return out
+
+
+def ratio(figures, engine, base):
+    """Median of the ratios of common rounds, or None."""
+    if engine not in figures or base not in figures:
+        return None
+    a, b = figures[engine].rounds, figures[base].rounds
+    both = [a[r] / b[r] for r in a if r in b and b[r] > 0]
+    return statistics.median(both) if both else None
+
+
+def disagreements(data):
+    """Workloads whose results were not the same everywhere."""
+    bad = []
+    for suite, workloads in data.items():
+        for name, figures in workloads.items():
+            seen = set().union(*(f.checks for f in figures.values()))
+            if len(seen) > 1:
+                bad.append("%s/%s: %s" % (suite, name, {e: sorted(f.checks) for e, f in figures.items()}))
+    return bad
+
+
+class Target:
+    """A goal: figure(engine) <= limit * figure(base) + plus; without base an absolute one in the unit of the workload."""
+
+    def __init__(self, suite, workload, engine, base, limit, issue, plus=0.0):
+        self.suite, self.workload, self.engine, self.base = suite, workload, engine, base
+        self.limit, self.issue, self.plus = limit, issue, plus
+
+    def text(self):
+        if self.base is None:
+            return "<= %g" % self.limit
+        if self.plus:
+            return "<= %s + %g" % (self.base, self.plus)
+        return "<= %.4g x %s" % (self.limit, self.base)
+
+    def measured(self, data):
+        """(value, met), or None if one side was not measured. The value is what the goal is about."""
+        figures = data.get(self.suite, {}).get(self.workload)
+        if not figures or self.engine not in figures:
+            return None
+        if self.base is None:
+            value = figures[self.engine].median
+            return value, value <= self.limit
+        if self.base not in figures:
+            return None
+        if self.plus:
+            value = figures[self.engine].median - figures[self.base].median
+            return value, value <= self.plus
+        value = ratio(figures, self.engine, self.base)
+        return (value, value <= self.limit) if value is not None else None
+
+
+def targets():
+    out = []
+
+    def add(issue, suite, engine, base, limit, *names, plus=0.0):
+        for name in names:
+            out.append(Target(suite, name, engine, base, limit, issue, plus))
+
+    for engine in ("soft", "window"):
+        add(2, "compute", engine, "native", 1.05, "isprime", "xorshift")
+        add(2, "compute", engine, "native", 2.2, "sort-4m")
+        add(2, "compute", engine, "native", 1.3, "float")
+        add(2, "compute", engine, "native", 3.0, "fib")
+        add(2, "compute", engine, "native", 4.0, "icall")
+        add(2, "compute", engine, "tcg", 1.0, "isprime", "xorshift", "sort-4m", "float", "fib", "icall")
+        add(2, "compute", engine, None, 500.0, "translate")  # ns an instruction: 2 million a second
+    add(3, "linux", "soft", "tcg", 1.0, "boot", "getppid")
+    add(3, "linux", "soft", "tcg", 0.6, "qsort-4000")
+    add(3, "linux", "soft", "tcg", 0.3, "float-1000")
+    add(3, "linux", "soft", "tcg", 1.0, "page-fault", "fork-wait", "fork-exec", "pipe-pingpong")
+    add(4, "linux", "window", "tcg", 0.5, "boot", "create-unlink", "pipe-pingpong")
+    add(4, "linux", "window", "tcg", 0.3, "read-zero-64k")
+    add(4, "linux", "window", "tcg", 0.6, "page-fault")
+    add(4, "linux", "window", "tcg", 0.7, "fork-wait", "fork-exec")
+    add(4, "compute", "window", "native", 1.1, "copy-rep", "copy-loop")
+    add(6, "nano", "window", "native", 1.0, "callret", plus=40.0)
+    add(6, "nano", "window", None, 216.0, "in")
+    add(6, "nano", "window", None, 391.0, "ptemod")
+    add(6, "linux", "window", "native", 6.0, "fork-wait")
+    for base, factor in (("trap", 0.1),):
+        add(6, "nano", "window", base, factor, "cli-sti", "popf", "cr8wr", "rdtsc", "ptemod")
+        add(6, "nano", "window", base, 1.0, "syscall", "in", "pgfault", "divzero")
+    return out
+
+
+# Adams and Agesen, "A Comparison of Software and Hardware Techniques for x86 Virtualization", ASPLOS 2006, figure 4 and its
+# text: cycles on a 3.8 GHz Pentium 4: native, software VMM, hardware VMM. None: not known for certain here.
+PAPER = {
+    "in": (3209, 216, 15826),
+    "callret": (11, 51, 11),
+    "pgfault": (1093, 3927, 11242),
+    "divzero": (889, 3223, 1014),
+    "ptemod": (1, 391, 10121),
+}
