@@ -478,7 +478,30 @@ int cpumodel_set_hv(struct cpumodel *m, const uint32_t (*leaves)[5], unsigned n)
     return 0;
 }
 
-static uint32_t gcd(uint32_t a, uint32_t b) { return b ? gcd(b, a % b) : a; }
+/* A num/den near a/b with num <= max: the last convergent of the continued fraction, or the intermediate one after it if that
+ * is nearer. a and b are not 0. */
+static void approximate(uint32_t a, uint32_t b, uint32_t max, uint32_t *num, uint32_t *den)
+{
+    uint64_t n0 = 0, d0 = 1, n1 = 1, d1 = 0, x = a, y = b, k = 0;
+    while (y) {
+        uint64_t q = x / y, rest = x % y;
+        k = n1 ? (max - n0) / n1 : q;
+        if (q * n1 + n0 > max)
+            break;
+        uint64_t n = q * n1 + n0, d = q * d1 + d0;
+        n0 = n1, d0 = d1;
+        n1 = n, d1 = d;
+        x = y;
+        y = rest;
+        k = 0;
+    }
+    uint64_t n = k * n1 + n0, d = k * d1 + d0;
+    double want = (double)a / b, err = d1 ? (double)n1 / (double)d1 - want : want,
+           other = d ? (double)n / (double)d - want : want;
+    bool nearer = k && (other < 0 ? -other : other) < (err < 0 ? -err : err);
+    *num = (uint32_t)(nearer ? n : n1);
+    *den = (uint32_t)(nearer ? d : d1);
+}
 
 void cpumodel_set_tsc(struct cpumodel *m, uint32_t tsc_khz, uint32_t crystal_hz)
 {
@@ -486,10 +509,13 @@ void cpumodel_set_tsc(struct cpumodel *m, uint32_t tsc_khz, uint32_t crystal_hz)
     m->tsc_khz = tsc_khz;
     if (!tsc_khz || !crystal_khz || !m->intel)
         return;
-    uint32_t g = gcd(tsc_khz, crystal_khz), *o = leaf_at(m, 0x15, 0);
-    o[EAX] = crystal_khz / g;
-    o[EBX] = tsc_khz / g;
-    o[ECX] = crystal_hz;
+    /* Stock kernels multiply the crystal's kHz with EBX in 32 bits, so the exact fraction will not do. What does is
+     * within 50 parts in a million (near a simple ratio), mostly within one. */
+    uint32_t *o = leaf_at(m, 0x15, 0), num, den;
+    approximate(tsc_khz, crystal_khz, UINT32_MAX / crystal_khz, &num, &den);
+    o[EAX] = den;
+    o[EBX] = num;
+    o[ECX] = den ? crystal_hz : 0; /* a ratio that cannot be given: zeros, as of CPUs that do not know it */
     o = leaf_at(m, 0x16, 0);
     o[EAX] = o[EBX] = (tsc_khz + 500) / 1000;
     o[ECX] = 100;

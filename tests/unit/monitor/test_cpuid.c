@@ -276,13 +276,19 @@ Test(cpuid, hypervisor_leaves_and_their_end)
     cpumodel_destroy(m);
 }
 
-Test(cpuid, tsc_leaves_give_back_the_frequency)
+Test(cpuid, tsc_leaves_give_back_the_frequency_in_32_bit_arithmetic)
 {
+    static const uint32_t khz[] = {1000000, 2299998, 2399997, 3000001, 4294967, 5812345, 999999, 133000};
     struct cpumodel *m = model("host", intel_all);
-    cpumodel_set_tsc(m, 2399997, 1000000000);
-    cpumodel_leaf(m, 0x15, 0, out);
-    cr_expect_eq((uint64_t)out[2] * out[1] / out[0], 2399997000ull);
-    cr_expect_eq(reg(m, 0x16, 0, 0), 2400);
+    for (unsigned i = 0; i < sizeof khz / sizeof khz[0]; i++) {
+        cpumodel_set_tsc(m, khz[i], 1000000000);
+        cpumodel_leaf(m, 0x15, 0, out);
+        cr_assert_eq(out[2], 1000000000);
+        cr_assert_leq(1000000ull * out[1], UINT32_MAX, "kernels compute this in 32 bits");
+        double error = 1e6 * out[1] / out[0] / khz[i] - 1;
+        cr_expect_leq(error < 0 ? -error : error, 50e-6, "%u kHz: %u/%u", khz[i], out[1], out[0]);
+    }
+    cr_expect_eq(reg(m, 0x16, 0, 0), 133);
     cpumodel_destroy(m);
 }
 
