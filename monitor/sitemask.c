@@ -3,7 +3,7 @@
  * The guest's opmask registers are in the host's while the TC runs; KMOV is the one instruction on them that touches nothing
  * else. Vector registers need the image, hence fpu_leave.
  */
-#include "monitor/vm_int.h"
+#include "monitor/site_int.h"
 
 static uint64_t read_k16(unsigned k)
 {

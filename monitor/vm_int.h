@@ -70,7 +70,9 @@ struct bounce {
     bool write;          /* contents go back to the guest after the instruction */
     unsigned size, how;
     uint64_t desc, addr; /* of the site, as in its descriptor */
-    uint64_t need;       /* bytes that the mask of a masked site leaves (bit i: byte i); ~0: all */
+    bool whole;          /* all of it at one go */
+    uint64_t need;       /* otherwise: bytes that the mask leaves (bit i: byte i) */
+    unsigned shift;      /* where in buf it starts */
     uint64_t rip;        /* of the instruction, when faults come after it (XL_SITE_LATE) */
     uint8_t buf[512 + 64] __attribute__((aligned(64)));
 };
@@ -130,13 +132,11 @@ enum fault_action window_fault(struct vcpu *v, const struct cc_block *b, uint64_
 void window_switch(struct vcpu *v, uint32_t mode);
 bool window_usable(const struct vcpu *v, uint32_t mode);
 
-/* site.c, callout.c: called by glue. nofpu. */
+/* site.c, bounce.c, callout.c: called by glue. nofpu. */
 int tc_site_miss(struct vcpu *v, uint64_t ret_pc);
 int tc_site_pre(struct vcpu *v, uint64_t ret_pc);
 int tc_site_post(struct vcpu *v, uint64_t ret_pc);
 int tc_callout(struct vcpu *v, uint64_t ret_pc);
-/* sitemask.c: the bytes of a site that its mask (XL_MASK_*) leaves. nofpu, but it may leave the FPU. */
-uint64_t site_mask_bytes(struct vcpu *v, uint32_t mask);
 /* Brings gpr[] and rip up to date at a recovery point. Returns the block. */
 struct cc_block *tc_recover(struct vcpu *v, uint64_t pc);
 /* events */

@@ -56,8 +56,13 @@ static unsigned site_flags(const struct xl_insn *n, unsigned size)
     if (n->i.meta.category == ZYDIS_CATEGORY_X87_ALU && xl_x87_waits(n))
         flags |= n->how == XL_READ ? XL_SITE_X87 : XL_SITE_X87 | XL_SITE_LATE;
     switch (n->i.mnemonic) {
-    case ZYDIS_MNEMONIC_VCVTPS2PH:
-        return flags | XL_SITE_LATE; /* converts, and sets MXCSR, before it looks at the destination */
+    case ZYDIS_MNEMONIC_VCVTPH2PS: return flags | XL_SITE_UNALIGNED; /* seen on the CPU; the manual says otherwise */
+    case ZYDIS_MNEMONIC_VCVTPS2PH: /* converts, and sets MXCSR, before it looks at the destination */
+        return flags | XL_SITE_UNALIGNED | XL_SITE_LATE;
+    case ZYDIS_MNEMONIC_FLDENV:
+    case ZYDIS_MNEMONIC_FNSTENV:
+    case ZYDIS_MNEMONIC_FRSTOR:
+    case ZYDIS_MNEMONIC_FNSAVE: return n->i.address_width == 16 ? flags | XL_SITE_PIECES : flags;
     case ZYDIS_MNEMONIC_CLFLUSH:
     case ZYDIS_MNEMONIC_CLFLUSHOPT:
     case ZYDIS_MNEMONIC_CLWB: return flags | XL_SITE_FLUSH;

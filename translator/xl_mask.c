@@ -52,6 +52,8 @@ static unsigned mask_elements(const struct xl_insn *n)
     for (unsigned k = 0; k < n->i.operand_count_visible; k++)
         if (is_vector(&n->op[k]) && n->op[k].element_count < count)
             count = n->op[k].element_count;
+    if (n->i.mnemonic == ZYDIS_MNEMONIC_VPSHUFBITQMB) /* its memory operand is a vector of byte indexes */
+        return xl_operand_bytes(&n->op[n->mem]);
     switch (n->i.mnemonic) { /* pairs of halves */
     case ZYDIS_MNEMONIC_VFMULCPH:
     case ZYDIS_MNEMONIC_VFCMULCPH:

@@ -145,15 +145,33 @@ static void undecodable(struct xl_insn *n, uint8_t sys)
     n->ends = true;
 }
 
+static unsigned after_prefixes(const struct xl_insn *n, unsigned have)
+{
+    unsigned k = 0;
+    while (k < have && memchr("\x66\x67\xf0\xf2\xf3\x26\x2e\x36\x3e\x64\x65", n->bytes[k], 11))
+        k++;
+    return k;
+}
+
+/* Outside 64-bit mode the CPU ignores EVEX.B and EVEX.R'; the decoder does not. */
+static void correct_evex(struct xl_insn *n, unsigned have)
+{
+    unsigned k = after_prefixes(n, have);
+    if (k + 2 > have || n->bytes[k] != 0x62 || n->bytes[k + 1] < 0xc0 || (n->bytes[k + 1] & 0x30) == 0x30)
+        return;
+    if (n->bytes != n->raw)
+        memcpy(n->raw, n->bytes, have);
+    n->bytes = n->raw;
+    n->raw[k + 1] |= 0x30;
+}
+
 /* The first bytes of an instruction whose rest cannot be fetched: is it #UD already, because the CPU has not got that opcode map?
  * Without XOP, 8F is POP with a reserved ModRM.reg, as long as its address needs; 0F 0F is reserved as it is (seen on the CPU). */
 static bool unknown_map(const struct xl *x, const struct xl_insn *n, unsigned have)
 {
     uint8_t pop[16];
     ZydisDecodedInstruction i;
-    unsigned k = 0;
-    while (k < have && memchr("\x66\x67\xf0\xf2\xf3\x26\x2e\x36\x3e\x64\x65", n->bytes[k], 11))
-        k++;
+    unsigned k = after_prefixes(n, have);
     if (x->m64 && k < have && (n->bytes[k] & 0xf0) == 0x40)
         k++;
     if (k + 2 > have)
@@ -176,6 +194,8 @@ static enum xl_status decode(struct xl *x, struct xl_insn *n, unsigned off)
     memset(n->op, 0, sizeof n->op);
     n->off = (uint16_t)off;
     n->strategy = x->in->window ? XL_SITE_WINDOW : XL_SITE_SOFT;
+    if (!x->m64)
+        correct_evex(n, have);
     ZyanStatus s = ZydisDecoderDecodeInstruction(d, &ctx, n->bytes, have, &n->i);
     if (s == ZYDIS_STATUS_NO_MORE_DATA && unknown_map(x, n, have)) {
         undecodable(n, SYS_OP_UD);

@@ -1,0 +1,226 @@
+/* monitor/bounce.c - the callout strategy of a memory site: C finds or makes the operand, the instruction runs on it, C takes it
+ * back. nofpu.
+ *
+ *   tc_site_pre    -> the operand in RAM itself (*at = host pointer, nothing to do afterwards), or in the bounce buffer
+ *   (the instruction)
+ *   tc_site_post   -> bounce buffer to guest memory
+ *
+ * An operand is a list of pieces, each checked and moved as an access of its own: all of it; the runs of bytes that a mask leaves
+ * (need); or, for the x87 environment under 16-bit addresses, its words, whose offsets wrap at 64 KiB one by one.
+ * Everything is checked before the instruction runs, but for XL_SITE_LATE.
+ */
+#include "monitor/site_int.h"
+
+struct piece {
+    unsigned at, bytes; /* in the operand */
+};
+
+/* FLDENV, FNSTENV: 7 words of 2 or 4 bytes; FRSTOR, FNSAVE: then eight registers (SDM 1 figures 8-9 to 8-12). */
+static bool next_x87_piece(const struct bounce *b, struct piece *p)
+{
+    unsigned word = b->size == 14 || b->size == 94 ? 2 : 4;
+    p->at += p->bytes;
+    p->bytes = p->at < 7 * word ? word : 10;
+    return p->at < b->size;
+}
+
+/* The piece after *p; {0, 0} to begin. False at the end. */
+static bool next_piece(const struct bounce *b, struct piece *p)
+{
+    if (b->desc & XL_SITE_PIECES)
+        return next_x87_piece(b, p);
+    p->at += p->bytes;
+    if (b->whole) {
+        p->bytes = b->size;
+        return p->at == 0;
+    }
+    if (p->at >= 64 || !(b->need >> p->at))
+        return false;
+    p->at += (unsigned)__builtin_ctzll(b->need >> p->at);
+    uint64_t rest = ~(b->need >> p->at);
+    p->bytes = rest ? (unsigned)__builtin_ctzll(rest) : 64;
+    return true;
+}
+
+static int piece_linear(struct vcpu *v, const struct bounce *b, unsigned at, unsigned n, uint64_t *lin)
+{
+    uint64_t addr = b->addr + at;
+    if (b->desc & XL_SITE_PIECES)
+        addr &= 0xffff;
+    return site_linear(v, b->desc, addr, n, lin);
+}
+
+static bool is_pure_write(const struct bounce *b) { return b->how & MEM_W; }
+
+/* Page faults of a masked store are looked for at the first byte that is written, then, if that is on the next page, at the last
+ * one (seen on the CPU; loads report the first byte of each page that is touched). */
+static int probe_masked_store(struct vcpu *v, const struct bounce *b)
+{
+    uint64_t lo, hi;
+    if (!b->need)
+        return 0;
+    for (struct piece p = {0, 0}; next_piece(b, &p);)
+        if (piece_linear(v, b, p.at, p.bytes, &lo))
+            return SYS_FAULT;
+    unsigned first = (unsigned)__builtin_ctzll(b->need), last = 63u - (unsigned)__builtin_clzll(b->need);
+    if (piece_linear(v, b, first, 1, &lo) || mem_probe(v, lo, 1, MEM_W) || piece_linear(v, b, last, 1, &hi))
+        return SYS_FAULT;
+    return (lo ^ hi) >> PAGE_SHIFT ? mem_probe(v, hi, 1, MEM_W) : 0;
+}
+
+static int probe_store(struct vcpu *v, const struct bounce *b)
+{
+    uint64_t lin;
+    if (!b->whole && !(b->desc & XL_SITE_PIECES))
+        return probe_masked_store(v, b);
+    for (struct piece p = {0, 0}; next_piece(b, &p);)
+        if (piece_linear(v, b, p.at, p.bytes, &lin) || mem_probe(v, lin, p.bytes, b->how | MEM_W))
+            return SYS_FAULT;
+    return 0;
+}
+
+static unsigned piece_how(const struct bounce *b) { return b->whole ? b->how : b->how | MEM_UNALIGNED; }
+
+/* The operand piece by piece. A pure write only has to be allowed; reading a device first would be wrong. */
+static int bounce_pieces(struct vcpu *v, const struct bounce *b, uint8_t *buf)
+{
+    uint64_t lin, all = b->addr;
+    if (b->need && site_align(v, b->desc, b->addr, b->size))
+        return SYS_FAULT;
+    if (!(b->desc & XL_SITE_64) || XL_SITE_SEG(b->desc) >= S_FS)
+        all += v->c.seg[XL_SITE_SEG(b->desc)].base;
+    if (b->need && mem_check_align(v, all, b->size, b->how))
+        return SYS_FAULT;
+    if (is_pure_write(b))
+        return probe_store(v, b);
+    for (struct piece p = {0, 0}; next_piece(b, &p);) {
+        int err = piece_linear(v, b, p.at, p.bytes, &lin);
+        err = err ? err : mem_read(v, lin, buf + p.at, p.bytes, piece_how(b));
+        if (err)
+            return err;
+    }
+    return 0;
+}
+
+/* The operand at one go. *at = where the instruction finds it. */
+static int bounce_whole(struct vcpu *v, struct bounce *b, uint8_t **at)
+{
+    uint64_t lin;
+    if (site_align(v, b->desc, b->addr, b->size) || site_linear(v, b->desc, b->addr, b->size, &lin) ||
+        mem_check_align(v, lin, b->size, b->how))
+        return SYS_FAULT;
+    if ((lin & 0xfff) + b->size <= PAGE_SIZE && !(v->c.key & CPU_KEY_AC)) {
+        int fault;
+        uint8_t *host = mem_direct(v, lin, b->how, &fault);
+        if (fault)
+            return fault;
+        if (host) {
+            b->write = false;
+            *at = host;
+            return 0;
+        }
+    }
+    b->shift = lin & 63;
+    *at = b->buf + b->shift; /* as aligned as in the guest */
+    return is_pure_write(b) ? mem_probe(v, lin, b->size, b->how) : mem_read(v, lin, *at, b->size, b->how);
+}
+
+static int prepare(struct vcpu *v, uint64_t ret_pc, struct bounce *b, uint8_t **at)
+{
+    *at = b->buf;
+    if (b->desc & XL_SITE_LATE) {
+        const struct cc_block *blk = cc_find(v->priv->cc, ret_pc);
+        b->rip = blk->key.rip + cc_find_point(blk, ret_pc)->guest_off;
+        if (b->desc & XL_SITE_X87) /* the image is then what the x87 goes back to */
+            fpu_leave(v);
+        return 0;
+    }
+    return b->whole && !(b->desc & XL_SITE_PIECES) ? bounce_whole(v, b, at) : bounce_pieces(v, b, b->buf);
+}
+
+/* Whole or in parts? A store with a mask of all ones reports faults like any other masked store, but for scalars. */
+static void open_mask(struct vcpu *v, struct bounce *b)
+{
+    uint32_t mask = (uint32_t)v->op_imm;
+    uint64_t all = b->size < 64 ? (1ull << b->size) - 1 : ~0ull;
+    b->need = site_mask_bytes(v, mask);
+    b->whole = b->need == all && (!is_pure_write(b) || XL_MASK_BITS(mask) == 1);
+}
+
+int tc_site_pre(struct vcpu *v, uint64_t ret_pc)
+{
+    uint64_t desc = v->site, *s1 = site_reg(v, XL_SITE_S1(desc), desc);
+    struct bounce *b = &v->priv->bounce;
+    uint8_t *at;
+    v->stats->site_bounce++;
+    b->desc = desc;
+    b->addr = *s1;
+    b->size = XL_SITE_SIZE(desc);
+    b->how = site_how(desc);
+    b->write = b->how & (MEM_W | MEM_RW);
+    b->shift = 0;
+    b->whole = true;
+    b->need = ~0ull;
+    if (desc & XL_SITE_MASKED)
+        open_mask(v, b);
+    int err = prepare(v, ret_pc, b, &at);
+    if (err) {
+        b->write = false;
+        return site_leave(v, ret_pc, err == SYS_FAULT ? TC_EXIT_FAULT : TC_EXIT_OUT);
+    }
+    *s1 = (uint64_t)(uintptr_t)at;
+    *site_reg(v, XL_SITE_S2(desc), desc) = 0;
+    fpu_enter(v);
+    return 0;
+}
+
+static int bounce_out(struct vcpu *v, const struct bounce *b)
+{
+    uint64_t lin;
+    if ((b->desc & XL_SITE_LATE) && probe_store(v, b))
+        return SYS_FAULT;
+    for (struct piece p = {0, 0}; next_piece(b, &p);) {
+        int err = piece_linear(v, b, p.at, p.bytes, &lin);
+        err = err ? err : mem_write(v, lin, b->buf + b->shift + p.at, p.bytes, piece_how(b) | MEM_W);
+        if (err)
+            return err;
+    }
+    return 0;
+}
+
+/* Has an unmasked exception kept the x87 from storing? All do but inexactness (SDM 1 8.5). */
+static bool x87_did_not_store(struct vcpu *v, const struct bounce *b)
+{
+    uint16_t fcw;
+    if (!(b->desc & XL_SITE_LATE) || !(b->desc & XL_SITE_X87))
+        return false;
+    __asm__ volatile("fnstcw %0" : "=m"(fcw));
+    return site_fsw(v) & ~fcw & 0x1f;
+}
+
+/* The instruction is done. Leaving is possible only in front of the next one, whose rip the recovery point has; a careful
+ * block ends here anyway, and branches have not set rip yet: then the run loop looks at deferred_out. */
+int tc_site_post(struct vcpu *v, uint64_t ret_pc)
+{
+    struct bounce *b = &v->priv->bounce;
+    if (!b->write || x87_did_not_store(v, b))
+        return 0;
+    b->write = false;
+    int err = bounce_out(v, b);
+    if (err == SYS_FAULT) { /* XL_SITE_LATE only: of the others everything has been checked before */
+        tc_recover(v, ret_pc);
+        v->c.rip = b->rip;
+        if (b->desc & XL_SITE_X87)
+            fpu_discard(v);
+        return TC_EXIT_FAULT;
+    }
+    if (err) {
+        v->priv->deferred_out = true;
+        v->priv->io_restart = false; /* the instruction has happened */
+    }
+    struct cc_block *blk = cc_find(v->priv->cc, ret_pc);
+    if (!(blk->key.mode & CPU_KEY_CAREFUL) && (err || v->priv->invalidated || vcpu_deliverable(v)))
+        return site_leave(v, ret_pc, TC_EXIT_DISPATCH);
+    fpu_enter(v);
+    return 0;
+}
