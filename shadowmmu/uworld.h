@@ -80,7 +80,8 @@ struct uw_event {
     uint8_t kind;     /* enum uw_event_kind */
     uint8_t vector;   /* UW_EXCEPTION: as the CPU raised it, 14 = page fault */
     uint8_t insn_len; /* UW_SYSCALL, UW_INT80, UW_SYSENTER: 2 */
-    uint32_t error;   /* error code as the CPU gave it (for addresses above the user half P is always set) */
+    uint32_t
+        error; /* as the CPU gave it. #PF: P says nothing about the guest's tables (the host fills its own lazily) */
     uint64_t cr2;
 };
 /* Runs guest user code from *s until something happens; *s is then the state at that event. 0, or as uw_flush (did not run). */

@@ -36,6 +36,7 @@ struct fpx_sw {
 };
 #define FPX_SW_OFFSET 464
 #define FPX_MAGIC1 0x46505853u
+#define MXCSR_OFFSET 24
 #define MXCSR_MASK_OFFSET 28
 #define MXCSR_MASK_DEFAULT 0xffbfu
 
@@ -170,6 +171,19 @@ static void freshen(struct uworld *w)
     memset(w->sel, 0xff, sizeof w->sel);
 }
 
+/* The FPU state after INIT. What the kernel saved is the monitor's at the time of the fork, not for guests to see. */
+static void clean_image(uint8_t *image, size_t bytes)
+{
+    static const uint16_t fcw = 0x37f;
+    static const uint32_t mxcsr = 0x1f80;
+    memset(image, 0, MXCSR_MASK_OFFSET);
+    memcpy(image, &fcw, sizeof fcw);
+    memcpy(image + MXCSR_OFFSET, &mxcsr, sizeof mxcsr);
+    memset(image + 32, 0, FPX_SW_OFFSET - 32);
+    if (bytes > 512)
+        memset(image + 512, 0, bytes - 512); /* no component in use (XSTATE_BV) */
+}
+
 /* The first signal frame shows where this host's kernel puts frames and what is in them. */
 static int learn_frame(struct uw_pool *p, struct uworld *w)
 {
@@ -196,6 +210,7 @@ static int learn_frame(struct uw_pool *p, struct uworld *w)
     memcpy(&p->mxcsr_mask, image + MXCSR_MASK_OFFSET, 4);
     if (!p->mxcsr_mask)
         p->mxcsr_mask = MXCSR_MASK_DEFAULT;
+    clean_image(p->fresh + (fp - at), p->xstate_bytes);
     return 0;
 }
 

@@ -144,6 +144,14 @@ world:
         mov     $8, %r10d
         mov     $SYS_SIGPROCMASK, %eax
         syscall
+        /* Syscall User Dispatch, where the host has it: comes before seccomp, which lets SYS_uretprobe pass unseen. */
+        mov     $59, %edi               /* PR_SET_SYSCALL_USER_DISPATCH */
+        mov     $1, %esi                /* PR_SYS_DISPATCH_ON: all but ... */
+        lea     AT(0), %rdx             /* ... the stub's code */
+        mov     $UW_CONST, %r10d
+        xor     %r8d, %r8d
+        mov     $SYS_PRCTL, %eax
+        syscall
         lea     AT(UW_C_PROG_GUEST), %rdx
         mov     $1, %edi                /* SECCOMP_SET_MODE_FILTER */
         mov     $FILTER_SPEC_ALLOW, %esi
