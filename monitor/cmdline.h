@@ -98,6 +98,7 @@ struct cmdline {
     const char *machine;
     struct cmdline_list machine_opts, globals, smbios, numa, fw_cfg, objects, overcommit;
     const char *cpu_model;  /* "host", "max", "qemu64", "kvm64", or another of QEMU's */
+    const char *cpu_spec;   /* the same as cpumodel_create takes it: what can be had of it; NULL: host */
     struct props cpu_props; /* every feature asked for: key = name without + or -, value "on", "off" or as written */
     struct cmdline_engine engine;
     const char *uuid, *name, *mem_path, *keymap, *firmware_dir, *watchdog;

@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "base/props.h"
 #include "monitor/cmdline_int.h"
+#include "monitor/cpumodel.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -229,8 +230,21 @@ static size_t model_family(const char *name)
     return n;
 }
 
-/* One feature: +x, -x, x, x=value. Leaves it in the form x=value. */
-static int set_cpu_prop(struct parse *p, struct prop *f)
+/* Does the CPU model know the feature, and can it be as asked on this host? */
+static bool can_set(const struct prop *f)
+{
+    char spec[128], bad[64];
+    struct cpumodel *m;
+    if (snprintf(spec, sizeof spec, "max,%s=%s", f->key, f->val) >= (int)sizeof spec || strchr(spec + 4, ','))
+        return false;
+    if (cpumodel_create(&m, spec, cpumodel_host_cpuid, bad, sizeof bad))
+        return false;
+    cpumodel_destroy(m);
+    return true;
+}
+
+/* One feature: +x, -x, x, x=value. Leaves it in the form x=value, and appends it to the model's specification. */
+static int set_cpu_prop(struct parse *p, struct prop *f, char *spec)
 {
     if (!f->val) {
         f->val = *f->key == '-' ? "off" : "on";
@@ -239,8 +253,12 @@ static int set_cpu_prop(struct parse *p, struct prop *f)
     if (!*f->key)
         return parse_fail(p, "a feature has no name");
     const struct named *known = find_named(cpu_props, f->key, strlen(f->key));
-    bool met = known && (!known->met || parse_is_word(f->val, known->met));
-    return met ? 0 : parse_note(p, CMDLINE_WARN, "features stay as '-cpu host' has them in this version");
+    if (known && (!known->met || parse_is_word(f->val, known->met)))
+        return 0;
+    if (known || !can_set(f))
+        return parse_note(p, CMDLINE_WARN, "a feature cannot be as asked on this host or in this version");
+    sprintf(spec + strlen(spec), ",%s=%s", f->key, f->val);
+    return 0;
 }
 
 int opt_cpu(struct parse *p, const char *arg)
@@ -255,13 +273,18 @@ int opt_cpu(struct parse *p, const char *arg)
     const struct named *model = name ? find_named(cpu_models, name, model_family(name)) : NULL;
     if (!model)
         return parse_fail(p, "there is no CPU model '%s' ('-cpu help' lists them)", name ? name : arg);
+    /* A feature grows by "=off" at most. */
+    char *spec = parse_alloc(p, strlen(arg) + 8 + 5 * props.n);
+    if (!spec)
+        return parse_fail(p, "out of memory");
     p->c->cpu_model = name;
     p->c->cpu_props = props;
+    p->c->cpu_spec = strcpy(spec, model->status == CMDLINE_OK ? model->name : "host");
     if (model->status != CMDLINE_OK)
         status = parse_note(p, model->status, "the guest is given the host's CPU");
     for (unsigned i = 0; i < props.n && !status; i++)
         if (strcmp(props.v[i].key, "model"))
-            status = set_cpu_prop(p, &props.v[i]);
+            status = set_cpu_prop(p, &props.v[i], spec);
     return status;
 }
 

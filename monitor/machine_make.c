@@ -84,15 +84,6 @@ static int add_memory(struct machine *m)
 
 /* ---- the engine ---- */
 
-static const char *model_name(const struct cmdline *c)
-{
-    static const char *const own[] = {"host", "max", "qemu64", "kvm64"};
-    for (unsigned i = 0; i < sizeof own / sizeof own[0]; i++)
-        if (!strcmp(own[i], c->cpu_model))
-            return own[i];
-    return "host"; /* the parser has warned */
-}
-
 static int make_vm(struct machine *m)
 {
     const struct cmdline_engine *e = &m->c->engine;
@@ -104,7 +95,7 @@ static int make_vm(struct machine *m)
         .evict_random = (unsigned)e->evict_random,
         .force_exit = (unsigned)e->force_exit,
         .seed = e->seed,
-        .cpu_model = model_name(m->c),
+        .cpu_model = m->c->cpu_spec,
     };
     int rc = vm_create(&m->vm, &cfg, &board_pc_vm_ops, &m->board);
     if (rc)
