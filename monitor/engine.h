@@ -31,7 +31,9 @@ struct vm_ops {
     void (*write_cr8)(void *opaque, uint64_t val);
     uint8_t (*apic_id)(void *opaque); /* for CPUID */
 };
+enum vm_user_mode { VM_USER_AUTO, VM_USER_DIRECT, VM_USER_TRANSLATED };
 struct vm_config {
+    enum vm_user_mode user; /* how guest user code runs */
     uint64_t tc_bytes;      /* translation cache size, 0 = default */
     bool no_window;         /* -accel bt,window=off: kernel code reaches memory through the soft TLB */
     bool no_chain;          /* -accel bt,chain=off */
@@ -82,6 +84,8 @@ void vcpu_reset(struct vcpu *v);
 
 /* Does kernel code run through a window? False: not wanted, or the host lacks FSGSBASE. */
 bool vm_has_window(const struct vm *vm);
+/* Does user code run directly when that pays? If not, *why (may be NULL) says what the host lacks; NULL = not wanted. */
+bool vm_has_direct(const struct vm *vm, const char **why);
 /* The signal that vcpu_kick sends to the vCPU's thread; a timer may send it itself (timer_create, SIGEV_THREAD_ID). */
 int vcpu_kick_signal(void);
 /* The CPU model, to be completed (hypervisor leaves, TSC frequency) before the first run: monitor/cpumodel.h. */

@@ -45,6 +45,7 @@ static void kick_handler(int sig, siginfo_t *si, void *ctx)
     if (!v)
         return;
     vcpu_set_event(v, EV_KICK);
+    direct_kick(v);
     if (!v->in_tc)
         return;
     struct vcpu_priv *p = v->priv;

@@ -90,6 +90,7 @@ static int make_vm(struct machine *m)
     struct vm_config cfg = {
         .tc_bytes = e->tc_bytes,
         .no_window = e->window == 0,
+        .user = (enum vm_user_mode)e->user, /* the same order: monitor/cmdline.h */
         .no_chain = !e->chain,
         .max_insns = (unsigned)e->max_insns,
         .evict_random = (unsigned)e->evict_random,

@@ -90,6 +90,8 @@ void vcpu_mmu_flush(struct vcpu *v, enum mmu_flush what)
         window_flush(v->priv->win64, what == MMU_FLUSH_ALL);
     if (v->priv->win32)
         window_flush(v->priv->win32, what == MMU_FLUSH_ALL);
+    if (v->priv->direct)
+        direct_cr3_loaded(v);
     if (what == MMU_FLUSH_ALL)
         cc_unlink_cross(v->priv->cc, ~0ull);
 }
@@ -102,6 +104,8 @@ void vcpu_mmu_invlpg(struct vcpu *v, uint64_t lin)
     for (unsigned i = 0; i < 1u << ITLB_BITS; i++)
         if ((v->priv->itlb[i].lin ^ lin) >> 22 == 0)
             v->priv->itlb[i].lin = ~0ull;
+    if (v->priv->direct)
+        direct_invlpg(v, lin);
     if (v->priv->win64)
         window_invalidate(v->priv->win64, lin);
     if (v->priv->win32)
@@ -120,6 +124,10 @@ void vcpu_mark_code(struct vcpu *v, uint64_t gpa)
     if (!f || (*f & GP_CODE))
         return;
     *f |= GP_CODE;
+    if (*f & GP_WORLD) {
+        direct_protect(v, gpa);
+        *f &= (uint8_t)~GP_WORLD;
+    }
     softtlb_protect_gpa(&v->tlb[0], gpa);
     softtlb_protect_gpa(&v->tlb[1], gpa);
     if (v->priv->win64)
@@ -138,6 +146,7 @@ static void code_written(struct vcpu *v, uint64_t gpa, uint64_t bytes)
         *f &= (uint8_t)~GP_CODE;
 }
 
+void vcpu_trace_write_page(struct vcpu *v, uint64_t gpa) { code_written(v, gpa & PAGE_MASK, PAGE_SIZE); }
 void vcpu_trace_write(struct vcpu *v, uint64_t gpa, unsigned bytes) { code_written(v, gpa, bytes); }
 
 void vcpu_dma_hook(void *opaque, uint64_t gpa, size_t bytes)

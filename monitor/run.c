@@ -363,6 +363,52 @@ static enum step events(struct vcpu *v)
     return deliver_interrupt(v, vector);
 }
 
+static enum step block_step(struct vcpu *v)
+{
+    int err;
+    int code = run_block(v, v->c.key, &err);
+    return code < 0 ? error_step(v, err) : after_tc(v, code);
+}
+
+/* The system call that ended a turn of direct execution. */
+static enum step direct_syscall(struct vcpu *v)
+{
+    struct sys_op op;
+    __builtin_memcpy(&op, &v->op, sizeof op);
+    v->stats->callout_kind[op.op]++;
+    switch (sys_exec(v, op)) {
+    case SYS_FAULT: return raise_fault(v);
+    case SYS_EXIT: return STEP_OUT;
+    default: return STEP_GO_ON;
+    }
+}
+
+/* User code: directly where that is wanted, else translated, with an account of its time. */
+static enum step user_step(struct vcpu *v)
+{
+    struct vcpu_priv *p = v->priv;
+    if (direct_wanted(v)) {
+        p->link_from = NULL;
+        p->want_jc = false;
+        fpu_leave(v);
+        switch (direct_run(v)) {
+        case DIRECT_NO: break;
+        case DIRECT_GO_ON: return STEP_GO_ON;
+        case DIRECT_STEP: return single_step(v);
+        case DIRECT_FAULT: return raise_fault(v);
+        case DIRECT_SYSCALL: return direct_syscall(v);
+        }
+    }
+    uint64_t start = __builtin_ia32_rdtsc();
+    enum step s = block_step(v);
+    p->user_ticks += __builtin_ia32_rdtsc() - start;
+    if (v->c.cpl != 3) {
+        direct_account(v, p->user_ticks);
+        p->user_ticks = 0;
+    }
+    return s;
+}
+
 static enum step step(struct vcpu *v)
 {
     struct vcpu_priv *p = v->priv;
@@ -379,9 +425,7 @@ static enum step step(struct vcpu *v)
         return single_step(v);
     /* RF lasts one instruction (SDM 3B 17.3.1.1). Without breakpoints only an interrupt in front of that one could show it. */
     v->c.eflags_sys &= ~EFLAGS_RF;
-    int err;
-    int code = run_block(v, v->c.key, &err);
-    return code < 0 ? error_step(v, err) : after_tc(v, code);
+    return v->c.cpl == 3 && p->direct ? user_step(v) : block_step(v);
 }
 
 enum vm_exit_reason vcpu_run(struct vcpu *v)

@@ -151,7 +151,9 @@ static int init_vcpu(struct vm *vm, struct vcpu *v)
     for (unsigned i = 0; i < 1u << ITLB_BITS; i++)
         p->itlb[i].lin = ~0ull;
     fill_layout(v, &p->layout);
-    int rc = make_windows(v);
+    int rc = direct_create(&p->direct, v, vm->cfg.user, &p->direct_why); /* forks: before there is much to copy */
+    if (!rc)
+        rc = make_windows(v);
     if (rc)
         return rc;
     rc = cc_create(&p->cc, vm->cfg.tc_bytes ? vm->cfg.tc_bytes : DEFAULT_TC_BYTES, &vm->stats);
@@ -217,6 +219,7 @@ void vm_destroy(struct vm *vm)
     struct vcpu *v = vm->vcpu;
     if (v && v->priv) {
         hostsig_forget(v);
+        direct_destroy(v->priv->direct);
         window_destroy(v->priv->win64);
         window_destroy(v->priv->win32);
         cc_destroy(v->priv->cc);
@@ -237,6 +240,12 @@ struct gpmem *vm_memory(struct vm *vm) { return vm->mem; }
 struct stats *vm_stats(struct vm *vm) { return &vm->stats; }
 struct vcpu *vm_vcpu(struct vm *vm, unsigned index) { return index == 0 ? vm->vcpu : NULL; }
 bool vm_has_window(const struct vm *vm) { return vm->vcpu->priv->win64 != NULL; }
+bool vm_has_direct(const struct vm *vm, const char **why)
+{
+    if (why)
+        *why = vm->vcpu->priv->direct_why;
+    return vm->vcpu->priv->direct != NULL;
+}
 struct cpumodel *vm_cpumodel(struct vm *vm) { return vm->cpu; }
 struct vcpu_exit *vcpu_exit_info(struct vcpu *v) { return &v->exit; }
 

@@ -5,6 +5,7 @@
 #include "base/rng.h"
 #include "codecache/codecache.h"
 #include "monitor/cpumodel.h"
+#include "monitor/direct.h"
 #include "monitor/engine.h"
 #include "monitor/fpu.h"
 #include "monitor/mem.h"
@@ -110,6 +111,9 @@ struct vcpu_priv {
     uint64_t translating_phys;
     bool translating_window;
     struct window *win64, *win32; /* NULL: not in use */
+    struct direct *direct;        /* NULL: user code is translated */
+    const char *direct_why;
+    uint64_t user_ticks;          /* of translated user code since it was entered */
     uint64_t gs_base;             /* the thread's, as far as we know */
     enum fault_action fault_action;
     uint64_t soften_phys;
@@ -152,6 +156,8 @@ void vcpu_complete_io(struct vcpu *v);
 /* mmu.c */
 int vcpu_fetch(struct vcpu *v, uint64_t lin, uint64_t *gpa, uint8_t **host, bool *global);
 void vcpu_mark_code(struct vcpu *v, uint64_t gpa);
+/* All translations of a page go. */
+void vcpu_trace_write_page(struct vcpu *v, uint64_t gpa);
 void vcpu_jc_check(struct vcpu *v, uint32_t mode);
 void vcpu_jc_enter(struct vcpu *v, const struct cc_block *b, bool global);
 void vcpu_drop_block(void *opaque, struct cc_block *b);

@@ -71,7 +71,8 @@ static struct window *window_of(const struct vcpu *v, uint32_t mode)
     return (mode & CPU_KEY_CODE64) && !(mode & CPU_KEY_LOW) ? v->priv->win64 : v->priv->win32;
 }
 
-enum fault_action window_fault(struct vcpu *v, const struct cc_block *b, uint64_t pc, int trap, uint64_t addr, bool write)
+enum fault_action window_fault(struct vcpu *v, const struct cc_block *b, uint64_t pc, int trap, uint64_t addr,
+                               bool write)
 {
     struct window *w = window_of(v, b->key.mode);
     const struct ccf_point *at = cc_find_point(b, pc);

@@ -25,6 +25,7 @@ struct gpmem_slot {
 #define GP_CODE 0x01u /* holds translated code: writes invalidate CCFs */
 #define GP_PT 0x02u   /* a guest page table the shadow depends on */
 #define GP_DIRTYLOG 0x04u
+#define GP_WORLD 0x08u /* may be writable in a user world: look there before tracing it */
 #define GP_TRACED_MASK 0x07u
 
 /* Creates an empty address space of at most max_bytes of backing. 0 or -RD_E_*. */

@@ -28,7 +28,7 @@ struct chunk {
     uint16_t pages, fleeting; /* entries in use; of which not global */
     bool large;               /* has (a part of) a page larger than 4 KiB */
     uint64_t global[8], writable[8];
-    uint32_t gfn[CHUNK_PAGES]; /* NONE = empty */
+    uint32_t gfn[CHUNK_PAGES];      /* NONE = empty */
     uint32_t gfn_next[CHUNK_PAGES]; /* chunk index * 512 + page */
 };
 struct window {
@@ -91,7 +91,8 @@ int window_create(struct window **out, struct gpmem *mem, bool wide, struct stat
     if (!wide) {
         /* In the low 8 TiB with the rest of the monitor: the 64-bit window's hypervisor hole. */
         uint64_t want = 0x30000000000ull;
-        void *p = mmap((void *)(uintptr_t)want, SPAN32 + 2 * GUARD, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        void *p = mmap((void *)(uintptr_t)want, SPAN32 + 2 * GUARD, PROT_NONE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         if (p == MAP_FAILED)
             goto fail_chunks;
         w->base = (uint64_t)(uintptr_t)p;
@@ -189,8 +190,8 @@ static void host_unmap(struct window *w, uint64_t lin, uint64_t bytes)
     w->stats->window_unmaps++;
 }
 
-static enum window_status host_map(struct window *w, uint64_t lin, const struct gpmem_slot *s, uint64_t gpa, uint64_t bytes,
-                                   bool writable, bool fresh)
+static enum window_status host_map(struct window *w, uint64_t lin, const struct gpmem_slot *s, uint64_t gpa,
+                                   uint64_t bytes, bool writable, bool fresh)
 {
     int prot = PROT_READ | (writable ? PROT_WRITE : 0);
     int fixed = w->wide && fresh ? MAP_FIXED_NOREPLACE : MAP_FIXED;
@@ -285,8 +286,8 @@ bool window_has(const struct window *w, uint64_t lin, bool write)
 
 /* ---- entering ---- */
 
-static enum window_status map_page(struct window *w, struct chunk *c, const struct gpmem_slot *s, uint64_t lin, uint64_t gpa,
-                                   bool writable, bool global)
+static enum window_status map_page(struct window *w, struct chunk *c, const struct gpmem_slot *s, uint64_t lin,
+                                   uint64_t gpa, bool writable, bool global)
 {
     unsigned page = page_of(lin);
     bool had = c->gfn[page] != NONE;
@@ -306,8 +307,8 @@ static enum window_status map_page(struct window *w, struct chunk *c, const stru
 }
 
 /* The whole chunk at once; traced pages of it are made read-only again. */
-static enum window_status map_large(struct window *w, struct chunk *c, const struct gpmem_slot *s, uint64_t gpa, bool writable,
-                                    bool global)
+static enum window_status map_large(struct window *w, struct chunk *c, const struct gpmem_slot *s, uint64_t gpa,
+                                    bool writable, bool global)
 {
     enum window_status st = host_map(w, c->lin, s, gpa, CHUNK_BYTES, writable, true);
     if (st != WINDOW_OK)
@@ -323,7 +324,8 @@ static enum window_status map_large(struct window *w, struct chunk *c, const str
     return WINDOW_OK;
 }
 
-static enum window_status try_map(struct window *w, uint64_t lin, uint64_t gpa, uint64_t page_bytes, bool writable, bool global)
+static enum window_status try_map(struct window *w, uint64_t lin, uint64_t gpa, uint64_t page_bytes, bool writable,
+                                  bool global)
 {
     bool large = page_bytes >= CHUNK_BYTES;
     const struct gpmem_slot *s = gpmem_find(w->mem, gpa);
@@ -351,7 +353,8 @@ static enum window_status try_map(struct window *w, uint64_t lin, uint64_t gpa, 
     return st;
 }
 
-enum window_status window_map(struct window *w, uint64_t lin, uint64_t gpa, uint64_t page_bytes, bool writable, bool global)
+enum window_status window_map(struct window *w, uint64_t lin, uint64_t gpa, uint64_t page_bytes, bool writable,
+                              bool global)
 {
     lin &= ~0xfffull;
     gpa &= ~0xfffull;

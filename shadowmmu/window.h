@@ -36,7 +36,8 @@ uint64_t window_base(const struct window *w); /* what GS base must be */
 bool window_linear(const struct window *w, uint64_t host, uint64_t *lin);
 
 /* Enters a translation: the 4 KiB page at lin, or, if the guest's page is larger, the 2 MiB around it where that is plain memory. */
-enum window_status window_map(struct window *w, uint64_t lin, uint64_t gpa, uint64_t page_bytes, bool writable, bool global);
+enum window_status window_map(struct window *w, uint64_t lin, uint64_t gpa, uint64_t page_bytes, bool writable,
+                              bool global);
 bool window_has(const struct window *w, uint64_t lin, bool write);
 /* The translation of the page (and of the large page around it) is gone. */
 void window_invalidate(struct window *w, uint64_t lin);
