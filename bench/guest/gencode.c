@@ -90,10 +90,11 @@ uint64_t gencode_call(const uint8_t *code, uint64_t *data)
 {
     uint64_t r = 0;
     register uint64_t *base __asm__("rbx") = data;
-    __asm__ volatile("xorl %%ecx, %%ecx\n xorl %%edx, %%edx\n xorl %%esi, %%esi\n xorl %%edi, %%edi\n xorl %%r8d, %%r8d\n"
-                     "xorl %%r9d, %%r9d\n xorl %%r10d, %%r10d\n call *%2\n xorq %%rdi, %%rax\n xorq %%rdx, %%rax"
-                     : "+&a"(r), "+r"(base)
-                     : "r"((uint64_t)code)
-                     : "rcx", "rdx", "rsi", "rdi", "r8", "r9", "r10", "memory", "cc");
+    __asm__ volatile(
+        "xorl %%ecx, %%ecx\n xorl %%edx, %%edx\n xorl %%esi, %%esi\n xorl %%edi, %%edi\n xorl %%r8d, %%r8d\n"
+        "xorl %%r9d, %%r9d\n xorl %%r10d, %%r10d\n call *%2\n xorq %%rdi, %%rax\n xorq %%rdx, %%rax"
+        : "+&a"(r), "+r"(base)
+        : "r"((uint64_t)code)
+        : "rcx", "rdx", "rsi", "rdi", "r8", "r9", "r10", "memory", "cc");
     return r;
 }

@@ -5,10 +5,10 @@
 
 struct work {
     const char *name;
-    void (*run)(uint64_t n);    /* n operations */
-    void (*open)(void);         /* before the first run; may be null */
-    void (*close)(void);        /* after the last; may be null */
-    uint64_t (*check)(void);    /* a result that must be the same everywhere; may be null */
+    void (*run)(uint64_t n); /* n operations */
+    void (*open)(void);      /* before the first run; may be null */
+    void (*close)(void);     /* after the last; may be null */
+    uint64_t (*check)(void); /* a result that must be the same everywhere; may be null */
 };
 extern const struct work user_works[], system_works[], process_works[];
 

@@ -87,7 +87,8 @@ static void sha_block(const uint8_t *p)
                (ror(w[i - 2], 17) ^ ror(w[i - 2], 19) ^ w[i - 2] >> 10);
     memcpy(s, sha_state, sizeof s);
     for (int i = 0; i < 64; i++) {
-        uint32_t t1 = s[7] + (ror(s[4], 6) ^ ror(s[4], 11) ^ ror(s[4], 25)) + ((s[4] & s[5]) ^ (~s[4] & s[6])) + k256[i] + w[i];
+        uint32_t t1 =
+            s[7] + (ror(s[4], 6) ^ ror(s[4], 11) ^ ror(s[4], 25)) + ((s[4] & s[5]) ^ (~s[4] & s[6])) + k256[i] + w[i];
         uint32_t t2 = (ror(s[0], 2) ^ ror(s[0], 13) ^ ror(s[0], 22)) + ((s[0] & s[1]) ^ (s[0] & s[2]) ^ (s[1] & s[2]));
         memmove(s + 1, s, 7 * sizeof s[0]);
         s[4] += t1;
@@ -116,7 +117,8 @@ static uint8_t text[TEXT + 8];
 static uint16_t heads[4096];
 static void compress_open(void)
 {
-    static const char *const words[] = {"the ", "guest ", "host ", "page ", "fault ", "window ", "and ", "translation ", "is ", "of "};
+    static const char *const words[] = {"the ",    "guest ", "host ",        "page ", "fault ",
+                                        "window ", "and ",   "translation ", "is ",   "of "};
     uint32_t x = 7;
     for (size_t at = 0; at < TEXT;) {
         x = x * 1664525u + 1013904223u;
