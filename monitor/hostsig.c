@@ -6,6 +6,7 @@
  */
 #define _GNU_SOURCE
 #include "base/err.h"
+#include "devices/term.h"
 #include "monitor/vm_int.h"
 #include <errno.h>
 #include <stdlib.h>
@@ -82,9 +83,16 @@ static void fault_handler(int sig, siginfo_t *si, void *ctx)
 {
     struct vcpu *v = current;
     greg_t *g = ((ucontext_t *)ctx)->uc_mcontext.gregs;
-    struct cc_block *b = v && v->in_tc ? cc_find(v->priv->cc, (uint64_t)g[REG_RIP]) : NULL;
-    if (!b) { /* our own bug: say so, and die of the signal itself */
+    bool sent = si->si_code <= 0; /* by somebody's kill: not a fault of this instruction */
+    struct cc_block *b = v && v->in_tc && !sent ? cc_find(v->priv->cc, (uint64_t)g[REG_RIP]) : NULL;
+    if (!b) { /* our own bug, or our end: say so, and die of the signal itself */
         static volatile sig_atomic_t once;
+        term_restore();
+        if (sent) {
+            signal(sig, SIG_DFL);
+            raise(sig);
+            return;
+        }
         if (!once++) {
             dprintf(2, "ringdown: internal error: signal %d at host pc %#llx, address %#llx\n", sig, (unsigned long long)g[REG_RIP],
                     (unsigned long long)g[REG_CR2]);
