@@ -24,15 +24,20 @@ static struct site_entry *make(struct vcpu *v, uint64_t phys)
         for (unsigned i = 0; i < 1u << SITE_BITS; i++)
             t->entry[i].used = false;
         t->n = 0;
+        for (unsigned i = 0; i < 64; i++)
+            t->pages[i] = 0;
         e = find(v, phys);
     }
     t->n++;
+    t->pages[phys >> 18 & 63] |= 1ull << (phys >> 12 & 63);
     *e = (struct site_entry){.phys = phys, .used = true, .strategy = XL_SITE_WINDOW};
     return e;
 }
 
 enum xl_strategy site_strategy(struct vcpu *v, uint64_t phys)
 {
+    if (!(v->priv->sites.pages[phys >> 18 & 63] >> (phys >> 12 & 63) & 1))
+        return XL_SITE_WINDOW;
     const struct site_entry *e = find(v, phys);
     return e->used ? (enum xl_strategy)e->strategy : XL_SITE_WINDOW;
 }

@@ -57,6 +57,7 @@ struct site_entry {
 #define SITE_EASY_RUN 256u
 struct site_table {
     unsigned n;
+    uint64_t pages[64]; /* frames with entries, by their low 12 bits: most translations need not look further */
     struct site_entry entry[1u << SITE_BITS];
 };
 /* What to do about a host fault in translated code. */
