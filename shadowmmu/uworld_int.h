@@ -154,6 +154,10 @@ struct uw_frame {
 };
 
 enum uw_life { UW_FREE, UW_STARTING, UW_SPARE, UW_USED, UW_GONE };
+/* What is known about spinning for the other side. */
+struct uw_spinner {
+    unsigned failures, skip;
+};
 #define UW_LDT_ENTRIES 512u
 struct uworld {
     struct uw_pool *pool;
@@ -164,9 +168,8 @@ struct uworld {
     enum uw_life life;
     unsigned n_cmds; /* queued in the ring */
     atomic_int running, kick;
-    uint64_t user_ticks, kernel_ticks; /* running averages of how long each side takes */
-    uint64_t left_at;                  /* TSC at the last event */
-    uint16_t sel[4];                   /* selectors loaded in the guest thread */
+    struct uw_spinner spin_monitor, spin_guest;
+    uint16_t sel[4]; /* selectors loaded in the guest thread */
     unsigned n_ldt;
     uint32_t ldt_base[UW_LDT_ENTRIES];
 };

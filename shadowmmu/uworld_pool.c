@@ -131,7 +131,7 @@ static void request(struct uw_pool *p, struct uworld *w)
     w->life = UW_STARTING;
     w->pid = 0;
     w->n_cmds = w->n_ldt = 0;
-    w->user_ticks = w->kernel_ticks = 0;
+    w->spin_monitor = w->spin_guest = (struct uw_spinner){0};
     memset(w->sel, 0xff, sizeof w->sel);
     p->starting = w;
     p->zhdr->slot_pos = w->slot_pos;
@@ -302,7 +302,6 @@ struct uworld *uw_get(struct uw_pool *p)
             return NULL;
     }
     w->life = UW_USED;
-    w->left_at = uw_tsc();
     if (spares(p) < p->cfg.spare)
         start_one(p);
     return w;

@@ -15,6 +15,7 @@
 #define FLAGS_KEPT EFLAGS_ID
 /* A kicked guest thread that stays silent for so many slices of 100 ms has blocked the signal: only hostile code can. */
 #define KICK_SLICES 30
+#define SPIN_MAX_FAILURES 6
 #define VSYSCALL_PAGE 0xffffffffff600000ull
 
 /* ---- waiting ---- */
@@ -26,20 +27,22 @@ void uw_futex_wait(void *word, uint32_t val)
 }
 void uw_futex_wake(void *word) { syscall(SYS_futex, word, FUTEX_WAKE, 1, NULL, NULL, 0); }
 
-/* How long to spin for something that has lately taken avg ticks: well over the average, or, if it is usually slow, not much. */
-static uint64_t spin_budget(const struct uw_pool *p, uint64_t avg)
+/* Whether to spin for the other side. Spinning that failed (it takes too long, or wants the CPU that we spin on) is tried again
+ * after twice as many waits as the last time, up to 64: so it costs little where it does not pay, and returns where it does. */
+static bool spin_now(struct uw_spinner *sp)
 {
-    uint64_t want = 2 * avg + p->tsc_per_us;
-    if (!p->spin_max)
-        return 0;
-    return want <= p->spin_max ? want : p->tsc_per_us / 2;
+    if (!sp->skip)
+        return true;
+    sp->skip--;
+    return false;
 }
-/* One long wait must not count for more than a few. */
-static void average(const struct uw_pool *p, uint64_t *avg, uint64_t ticks)
+static void spin_result(struct uw_spinner *sp, bool good)
 {
-    uint64_t cap = 4 * p->spin_max;
-    ticks = ticks < cap ? ticks : cap;
-    *avg = *avg - *avg / 8 + ticks / 8;
+    if (good)
+        sp->failures = 0;
+    else if (sp->failures < SPIN_MAX_FAILURES)
+        sp->failures++;
+    sp->skip = good ? 0 : 1u << sp->failures;
 }
 
 static bool back(const struct uworld *w) { return w->mb->turn == UW_TURN_MONITOR; }
@@ -65,33 +68,45 @@ static bool wait_asleep(struct uworld *w)
     return true;
 }
 
+static bool wait_spinning(struct uworld *w)
+{
+    for (uint64_t end = uw_tsc() + w->pool->spin_max; uw_tsc() < end; __builtin_ia32_pause())
+        if (back(w))
+            return true;
+    return false;
+}
+
 static bool wait_event(struct uworld *w)
 {
-    uint64_t start = uw_tsc(), budget = spin_budget(w->pool, w->user_ticks);
-    while (uw_tsc() - start < budget) {
-        if (back(w)) {
+    if (w->pool->spin_max && spin_now(&w->spin_monitor)) {
+        bool good = wait_spinning(w);
+        spin_result(&w->spin_monitor, good);
+        if (good) {
             w->pool->counts.events_spun++;
             return true;
         }
-        __builtin_ia32_pause();
     }
     w->pool->counts.events_slept++;
     return wait_asleep(w);
 }
 
+/* The guest thread sleeps, or not: learn from it whether it should spin the next time it waits. */
+static void wake_guest(struct uworld *w)
+{
+    bool asleep = w->mb->asleep;
+    if (asleep)
+        uw_futex_wake(&w->mb->turn);
+    if (w->hdr->spin_guest)
+        spin_result(&w->spin_guest, !asleep);
+    w->hdr->spin_guest = spin_now(&w->spin_guest) ? (uint32_t)w->pool->spin_max : 0;
+}
+
 bool uw_switch(struct uworld *w)
 {
-    uint64_t now = uw_tsc();
-    average(w->pool, &w->kernel_ticks, now - w->left_at);
-    w->hdr->spin_guest = (uint32_t)spin_budget(w->pool, w->kernel_ticks);
     w->mb->frame = 0;
     atomic_store(&w->mb->turn, UW_TURN_GUEST);
-    if (w->mb->asleep)
-        uw_futex_wake(&w->mb->turn);
-    bool alive = wait_event(w);
-    w->left_at = uw_tsc();
-    average(w->pool, &w->user_ticks, w->left_at - now);
-    return alive;
+    wake_guest(w);
+    return wait_event(w);
 }
 
 void uw_kick(struct uworld *w)
