@@ -249,12 +249,12 @@ Test(cmdline, cpu_models_and_features)
 Test(cmdline, engine_properties)
 {
     accept("-kernel k -accel "
-           "bt,window=off,user=translated,adapt=off,chain=off,max-insns=1,tc=2M,evict-random=100,force-exit=50,seed="
+           "bt,window=off,user=translated,adapt=on,chain=off,max-insns=1,tc=2M,evict-random=100,force-exit=50,seed="
            "0xffffffffff");
     cr_assert_eq(c.engine.engine, ENGINE_BT);
     cr_assert_eq(c.engine.window, 0);
     cr_assert_eq(c.engine.user, USER_TRANSLATED);
-    cr_assert(!c.engine.adapt && !c.engine.chain);
+    cr_assert(c.engine.adapt && !c.engine.chain);
     cr_assert_eq(c.engine.max_insns, 1);
     cr_assert_eq(c.engine.tc_bytes, 2ull << 20);
     cr_assert_eq(c.engine.evict_random, 100);
@@ -279,6 +279,7 @@ Test(cmdline, engine_values_that_are_wrong_or_not_there)
     refuse("-kernel k -accel bt,max-insns=99999999999", "'99999999999'");
     refuse("-kernel k -accel bt,tc=0", "'0'");
     refuse("-kernel k -accel trap", "-accel trap");
+    refuse("-kernel k -accel bt,adapt=off", "adapt=off");
 }
 
 Test(cmdline, singlestep_is_one_instruction_per_block)
