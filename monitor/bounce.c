@@ -15,10 +15,14 @@ struct piece {
     unsigned at, bytes; /* in the operand */
 };
 
+static unsigned x87_word(const struct bounce *b) { return b->size == 14 || b->size == 94 ? 2 : 4; }
+/* What #AC is about. */
+static unsigned align_bytes(const struct bounce *b) { return b->desc & XL_SITE_X87ENV ? x87_word(b) : b->size; }
+
 /* FLDENV, FNSTENV: 7 words of 2 or 4 bytes; FRSTOR, FNSAVE: then eight registers (SDM 1 figures 8-9 to 8-12). */
 static bool next_x87_piece(const struct bounce *b, struct piece *p)
 {
-    unsigned word = b->size == 14 || b->size == 94 ? 2 : 4;
+    unsigned word = x87_word(b);
     p->at += p->bytes;
     p->bytes = p->at < 7 * word ? word : 10;
     return p->at < b->size;
@@ -27,7 +31,7 @@ static bool next_x87_piece(const struct bounce *b, struct piece *p)
 /* The piece after *p; {0, 0} to begin. False at the end. */
 static bool next_piece(const struct bounce *b, struct piece *p)
 {
-    if (b->desc & XL_SITE_PIECES)
+    if (b->desc & XL_SITE_WRAP16)
         return next_x87_piece(b, p);
     p->at += p->bytes;
     if (b->whole) {
@@ -45,7 +49,7 @@ static bool next_piece(const struct bounce *b, struct piece *p)
 static int piece_linear(struct vcpu *v, const struct bounce *b, unsigned at, unsigned n, uint64_t *lin)
 {
     uint64_t addr = b->addr + at;
-    if (b->desc & XL_SITE_PIECES)
+    if (b->desc & XL_SITE_WRAP16)
         addr &= 0xffff;
     return site_linear(v, b->desc, addr, n, lin);
 }
@@ -71,7 +75,7 @@ static int probe_masked_store(struct vcpu *v, const struct bounce *b)
 static int probe_store(struct vcpu *v, const struct bounce *b)
 {
     uint64_t lin;
-    if (!b->whole && !(b->desc & XL_SITE_PIECES))
+    if (!b->whole && !(b->desc & XL_SITE_WRAP16))
         return probe_masked_store(v, b);
     for (struct piece p = {0, 0}; next_piece(b, &p);)
         if (piece_linear(v, b, p.at, p.bytes, &lin) || mem_probe(v, lin, p.bytes, b->how | MEM_W))
@@ -79,7 +83,10 @@ static int probe_store(struct vcpu *v, const struct bounce *b)
     return 0;
 }
 
-static unsigned piece_how(const struct bounce *b) { return b->whole ? b->how : b->how | MEM_UNALIGNED; }
+static unsigned piece_how(const struct bounce *b)
+{
+    return b->whole && !(b->desc & XL_SITE_WRAP16) ? b->how : b->how | MEM_UNALIGNED;
+}
 
 /* The operand piece by piece. A pure write only has to be allowed; reading a device first would be wrong. */
 static int bounce_pieces(struct vcpu *v, const struct bounce *b, uint8_t *buf)
@@ -89,7 +96,10 @@ static int bounce_pieces(struct vcpu *v, const struct bounce *b, uint8_t *buf)
         return SYS_FAULT;
     if (!(b->desc & XL_SITE_64) || XL_SITE_SEG(b->desc) >= S_FS)
         all += v->c.seg[XL_SITE_SEG(b->desc)].base;
-    if (b->need && mem_check_align(v, all, b->size, b->how))
+    for (struct piece p = {0, 0}; next_piece(b, &p);)
+        if (piece_linear(v, b, p.at, p.bytes, &lin))
+            return SYS_FAULT;
+    if (b->need && mem_check_align(v, all, align_bytes(b), b->how))
         return SYS_FAULT;
     if (is_pure_write(b))
         return probe_store(v, b);
@@ -107,7 +117,7 @@ static int bounce_whole(struct vcpu *v, struct bounce *b, uint8_t **at)
 {
     uint64_t lin;
     if (site_align(v, b->desc, b->addr, b->size) || site_linear(v, b->desc, b->addr, b->size, &lin) ||
-        mem_check_align(v, lin, b->size, b->how))
+        mem_check_align(v, lin, align_bytes(b), b->how))
         return SYS_FAULT;
     if ((lin & 0xfff) + b->size <= PAGE_SIZE && !(v->c.key & CPU_KEY_AC)) {
         int fault;
@@ -135,7 +145,7 @@ static int prepare(struct vcpu *v, uint64_t ret_pc, struct bounce *b, uint8_t **
             fpu_leave(v);
         return 0;
     }
-    return b->whole && !(b->desc & XL_SITE_PIECES) ? bounce_whole(v, b, at) : bounce_pieces(v, b, b->buf);
+    return b->whole && !(b->desc & XL_SITE_WRAP16) ? bounce_whole(v, b, at) : bounce_pieces(v, b, b->buf);
 }
 
 /* Whole or in parts? A store with a mask of all ones reports faults like any other masked store, but for scalars. */
@@ -198,8 +208,19 @@ static bool x87_did_not_store(struct vcpu *v, const struct bounce *b)
     return site_fsw(v) & ~fcw & 0x1f;
 }
 
-/* The instruction is done. Leaving is possible only in front of the next one, whose rip the recovery point has; a careful
- * block ends here anyway, and branches have not set rip yet: then the run loop looks at deferred_out. */
+/* The instruction is done, and somebody waits: an event, the embedder (deferred_out), or the block has been invalidated. Leaving is
+ * possible in front of the next instruction, whose rip the recovery point has. A branch's target is known at the block's exit
+ * only: then the block is made to leave there. */
+static int stop_after(struct vcpu *v, uint64_t ret_pc, struct cc_block *b)
+{
+    const struct ccf_point *p = cc_find_point(b, ret_pc);
+    if (p->guest_off != b->d.tu_bytes)
+        return site_leave(v, ret_pc, TC_EXIT_DISPATCH);
+    cc_kick(v->priv->cc, b, 0);
+    fpu_enter(v);
+    return 0;
+}
+
 int tc_site_post(struct vcpu *v, uint64_t ret_pc)
 {
     struct bounce *b = &v->priv->bounce;
@@ -218,9 +239,8 @@ int tc_site_post(struct vcpu *v, uint64_t ret_pc)
         v->priv->deferred_out = true;
         v->priv->io_restart = false; /* the instruction has happened */
     }
-    struct cc_block *blk = cc_find(v->priv->cc, ret_pc);
-    if (!(blk->key.mode & CPU_KEY_CAREFUL) && (err || v->priv->invalidated || vcpu_deliverable(v)))
-        return site_leave(v, ret_pc, TC_EXIT_DISPATCH);
+    if (err || v->priv->invalidated || vcpu_deliverable(v))
+        return stop_after(v, ret_pc, cc_find(v->priv->cc, ret_pc));
     fpu_enter(v);
     return 0;
 }

@@ -185,9 +185,8 @@ static void count_exit(struct stats *s, int code)
     }
 }
 
-static enum step after_tc(struct vcpu *v, int code)
+static enum step after_exit(struct vcpu *v, int code)
 {
-    count_exit(v->stats, code);
     switch (code) {
     case TC_EXIT_LINK: took_exit(v); return STEP_GO_ON;
     case TC_EXIT_INDIRECT: return took_indirect(v);
@@ -200,6 +199,19 @@ static enum step after_tc(struct vcpu *v, int code)
     case TC_EXIT_CAREFUL: return careful(v);
     default: return left(v);
     }
+}
+
+static enum step after_tc(struct vcpu *v, int code)
+{
+    struct vcpu_priv *p = v->priv;
+    count_exit(v->stats, code);
+    enum step s = after_exit(v, code);
+    if (!p->deferred_out)
+        return s;
+    p->deferred_out = false;
+    p->link_from = NULL;
+    p->want_jc = false;
+    return STEP_OUT;
 }
 
 /* A site that keeps needing care becomes a callout in its block. */
@@ -221,7 +233,6 @@ static enum step careful(struct vcpu *v)
     note_careful(v);
     p->link_from = NULL;
     p->want_jc = false;
-    p->deferred_out = false;
     struct cc_block *b = vcpu_block(v, mode, &err);
     if (!b)
         return error_step(v, err);
@@ -234,10 +245,6 @@ static enum step careful(struct vcpu *v)
     enum step s = after_tc(v, code);
     p->link_from = NULL; /* careful blocks are not chained */
     p->want_jc = false;
-    if (p->deferred_out) {
-        p->deferred_out = false;
-        return STEP_OUT;
-    }
     return s;
 }
 

@@ -11,9 +11,13 @@ struct cc_block *tc_recover(struct vcpu *v, uint64_t pc)
     const struct ccf_point *p = b ? cc_find_point(b, pc) : NULL;
     if (!p)
         return NULL;
-    for (unsigned m = p->spilled; m; m &= m - 1) {
+    bool host = p->spilled & CCF_STRING;
+    for (unsigned m = p->spilled & ~CCF_STRING; m; m &= m - 1) {
         unsigned r = (unsigned)__builtin_ctz(m);
-        v->c.gpr[r] = v->c.spill[r];
+        if (host && (r == R_RDI || r == R_RSI))
+            v->c.gpr[r] -= v->gs_base;
+        else
+            v->c.gpr[r] = v->c.spill[r];
     }
     v->c.rip = b->key.rip + p->guest_off;
     if (!(b->key.mode & CPU_KEY_CODE64))
@@ -93,7 +97,7 @@ int tc_site_miss(struct vcpu *v, uint64_t ret_pc)
     v->stats->site_slow++;
     /* A masked access that is not possible as a whole may be so without what is masked off, some instructions do something
      * before they fault, and some wrap: the careful path knows. */
-    int on_fault = desc & (XL_SITE_MASKED | XL_SITE_LATE | XL_SITE_PIECES) ? TC_EXIT_CAREFUL : TC_EXIT_FAULT;
+    int on_fault = desc & (XL_SITE_MASKED | XL_SITE_LATE | XL_SITE_WRAP16) ? TC_EXIT_CAREFUL : TC_EXIT_FAULT;
     if (site_align(v, desc, *s1, size) || site_linear(v, desc, *s1, size, &lin))
         return site_leave(v, ret_pc, on_fault);
     /* The window site itself goes no further when its segment check fails: expand-down segments come here. */

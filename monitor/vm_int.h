@@ -98,7 +98,7 @@ struct vcpu_priv {
     bool want_jc;
     unsigned invalidated;  /* blocks that died since the run loop looked: a running block may be among them */
     bool code_page_lost;
-    bool deferred_out;     /* a write in a careful block needs the embedder: v->exit is filled */
+    bool deferred_out;     /* a write that has happened needs the embedder: v->exit is filled */
     struct bounce bounce;
     /* MMIO or port data that the embedder has completed, to be consumed when the instruction runs again */
     bool io_have, io_is_write, io_mmio;

@@ -262,22 +262,35 @@ static void emit_jcc(struct xl *x, struct xl_insn *n)
     xl_exit_to(x, xl_next_rip(x, n));
 }
 
-void xl_emit_ctl(struct xl *x, struct xl_insn *n)
+static void jump_to(struct xl *x, struct xl_insn *n)
 {
-    if ((n->act == XL_ACT_JMP || n->act == XL_ACT_CALL) && forbidden(x, branch_target(x, n))) {
-        n->sys = SYS_OP_GP0;
-        xl_emit_sys(x, n);
+    uint64_t target = branch_target(x, n);
+    if (!forbidden(x, target)) {
+        xl_exit_to(x, target);
         return;
     }
+    xl_unspill(x, x->spilled);
+    em_jmp(x->hot, xl_fault_stub(x, n, SYS_OP_GP0));
+}
+
+static void emit_call(struct xl *x, struct xl_insn *n)
+{
+    unsigned size = xl_stack_bytes(n);
+    xl_push(x, n, NO_REG, xl_next_rip(x, n), size, 0);
+    xl_site_done(x, n);
+    /* The return address is on the stack all the same when the target is forbidden (seen on the CPU). */
+    if (forbidden(x, branch_target(x, n)))
+        xl_adjust_sp(x, (int32_t)size);
+    jump_to(x, n);
+}
+
+void xl_emit_ctl(struct xl *x, struct xl_insn *n)
+{
     switch (n->act) {
     case XL_ACT_JCC: emit_jcc(x, n); break;
     case XL_ACT_LOOP: emit_loop(x, n); break;
-    case XL_ACT_JMP: xl_exit_to(x, branch_target(x, n)); break;
-    case XL_ACT_CALL:
-        xl_push(x, n, NO_REG, xl_next_rip(x, n), xl_stack_bytes(n), 0);
-        xl_site_done(x, n);
-        xl_exit_to(x, branch_target(x, n));
-        break;
+    case XL_ACT_JMP: jump_to(x, n); break;
+    case XL_ACT_CALL: emit_call(x, n); break;
     case XL_ACT_RET: emit_ret(x, n); break;
     case XL_ACT_JMP_IND:
         load_target(x, n, n->i.operand_width / 8u);

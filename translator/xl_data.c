@@ -62,7 +62,7 @@ static unsigned site_flags(const struct xl_insn *n, unsigned size)
     case ZYDIS_MNEMONIC_FLDENV:
     case ZYDIS_MNEMONIC_FNSTENV:
     case ZYDIS_MNEMONIC_FRSTOR:
-    case ZYDIS_MNEMONIC_FNSAVE: return n->i.address_width == 16 ? flags | XL_SITE_PIECES : flags;
+    case ZYDIS_MNEMONIC_FNSAVE: return flags | XL_SITE_X87ENV | (n->i.address_width == 16 ? XL_SITE_WRAP16 : 0);
     case ZYDIS_MNEMONIC_CLFLUSH:
     case ZYDIS_MNEMONIC_CLFLUSHOPT:
     case ZYDIS_MNEMONIC_CLWB: return flags | XL_SITE_FLUSH;
@@ -76,8 +76,13 @@ static unsigned accessed_bytes(const struct xl_insn *n)
     case ZYDIS_MNEMONIC_CLFLUSH:
     case ZYDIS_MNEMONIC_CLFLUSHOPT:
     case ZYDIS_MNEMONIC_CLWB: return 1; /* the line that holds the byte */
-    default: return xl_operand_bytes(&n->op[n->mem]);
+    case ZYDIS_MNEMONIC_MOVSXD:         /* with 66h, Intel's reads 16 bits, whatever the decoder says */
+        if (n->i.operand_width == 16)
+            return 2;
+        break;
+    default: break;
     }
+    return xl_operand_bytes(&n->op[n->mem]);
 }
 
 void xl_emit_mem(struct xl *x, struct xl_insn *n)

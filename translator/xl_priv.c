@@ -202,8 +202,8 @@ static struct sys_op describe(const struct xl_insn *n, bool mem)
                        .seg = (uint8_t)source_segment(n)};
     int ro = reg_operand(n->sys);
     if (n->sys == SYS_OP_MASKMOV) {
-        s.reg = (uint8_t)(n->i.raw.modrm.reg | n->i.raw.rex.R << 3);
-        s.rm = (uint8_t)(n->i.raw.modrm.rm | n->i.raw.rex.B << 3);
+        s.reg = (uint8_t)ZydisRegisterGetId(n->op[0].reg.value);
+        s.rm = (uint8_t)ZydisRegisterGetId(n->op[1].reg.value);
     } else {
         for (int k = 0; k < n->i.operand_count_visible && k < 2; k++) {
             if (n->op[k].type != ZYDIS_OPERAND_TYPE_REGISTER)
