@@ -307,7 +307,8 @@ static void vm_close(void *self)
 static int setup(struct vmback *b, const struct dt_vm_config *cfg)
 {
     static const struct vm_ops ops;
-    struct vm_config c = {.tc_bytes = cfg->tc_bytes,
+    struct vm_config c = {.user = VM_USER_TRANSLATED,
+                          .tc_bytes = cfg->tc_bytes,
                           .no_chain = cfg->no_chain,
                           .max_insns = cfg->max_insns,
                           .evict_random = cfg->evict_random,
