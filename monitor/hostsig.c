@@ -52,6 +52,13 @@ static void kick_handler(int sig, siginfo_t *si, void *ctx)
     struct vcpu_priv *p = v->priv;
     struct cc_block *b = cc_find(p->cc, (uint64_t)g[REG_RIP]);
     if (b) {
+        const struct ccf_point *at = cc_find_point(b, (uint64_t)g[REG_RIP]);
+        if (at && (at->spilled & CCF_STRING)) { /* it may be long: stop between two of its iterations */
+            p->fault_pc = (uint64_t)g[REG_RIP];
+            p->fault_action = FA_RESTART;
+            g[REG_RIP] = (greg_t)p->enter64.exit_hostfault;
+            return;
+        }
         kick_jc_target(v, b, (uint64_t)g[REG_RIP]);
         g[REG_RIP] = (greg_t)cc_kick(p->cc, b, (uint64_t)g[REG_RIP]);
         return;
@@ -145,7 +152,7 @@ int hostsig_thread_enter(struct vcpu *v)
         if (sigaltstack(&ss, NULL))
             return -RD_E_HOST;
         current = v;
-        p->gs_base = 0;
+        v->gs_base = v->gs_base_neg = 0;
         p->thread = pthread_self();
         __atomic_store_n(&p->thread_known, true, __ATOMIC_SEQ_CST);
     }

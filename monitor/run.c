@@ -98,6 +98,7 @@ static enum step host_fault(struct vcpu *v)
     case FA_SOFTEN: site_set_strategy(v, p->soften_phys, p->soften_strategy); return STEP_GO_ON;
     case FA_CAREFUL: return careful(v);
     case FA_RAISE: return raise_fault(v);
+    case FA_RESTART: v->c.eflags_sys |= EFLAGS_RF; return STEP_GO_ON;
     default: break;
     }
     if (!b || p->fault_trap < 0) {

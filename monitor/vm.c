@@ -45,6 +45,8 @@ static void fill_layout(struct vcpu *v, struct xl_layout *l)
     l->site = ADDR(site);
     l->link_pc = ADDR(link_pc);
     l->event_pending = ADDR(event_pending);
+    l->gs_base = ADDR(gs_base);
+    l->gs_base_neg = ADDR(gs_base_neg);
     l->const_idx = ADDR(const_idx);
     l->const_page = ADDR(const_page);
     l->const_sign = ADDR(const_sign);

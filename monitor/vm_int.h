@@ -66,7 +66,8 @@ enum fault_action {
     FA_RESUME,  /* mapped: the access again */
     FA_SOFTEN,  /* change the site's strategy, the instruction again */
     FA_CAREFUL, /* a traced page: this instruction as a careful block */
-    FA_RAISE    /* v->fault */
+    FA_RAISE,   /* v->fault */
+    FA_RESTART  /* kicked inside a string instruction: the rest of it later */
 };
 struct bounce {
     bool write;          /* contents go back to the guest after the instruction */
@@ -115,7 +116,6 @@ struct vcpu_priv {
     struct direct *direct;        /* NULL: user code is translated */
     const char *direct_why;
     uint64_t user_ticks;          /* of translated user code since it was entered */
-    uint64_t gs_base;             /* the thread's, as far as we know */
     enum fault_action fault_action;
     uint64_t soften_phys;
     enum xl_strategy soften_strategy;

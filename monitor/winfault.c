@@ -84,7 +84,7 @@ enum fault_action window_fault(struct vcpu *v, const struct cc_block *b, uint64_
         return FA_GUEST;
     /* #GP: an address that is not canonical once GS is added (the guest's lower half), or the guest's own #GP, which comes
      * again without the window. */
-    if (trap == EXC_GP || trap == EXC_SS)
+    if (trap == EXC_GP || trap == EXC_SS || trap == EXC_UD) /* #UD: a string instruction that runs backwards */
         return soften(v, phys, XL_SITE_SOFT);
     if (trap != EXC_PF)
         return FA_GUEST;
@@ -96,13 +96,13 @@ enum fault_action window_fault(struct vcpu *v, const struct cc_block *b, uint64_
 /* GS base for blocks of this mode. nofpu is not needed: one instruction. */
 void window_switch(struct vcpu *v, uint32_t mode)
 {
-    struct vcpu_priv *p = v->priv;
     const struct window *w = window_of(v, mode);
     uint64_t base = w ? window_base(w) : 0;
-    if (!w || p->gs_base == base)
+    if (!w || v->gs_base == base)
         return;
     __asm__ volatile("wrgsbase %0" : : "r"(base));
-    p->gs_base = base;
+    v->gs_base = base;
+    v->gs_base_neg = -base;
 }
 
 /* May blocks of this mode have window sites? */

@@ -66,7 +66,12 @@ static void emit_one(struct xl *x, struct xl_insn *n)
     case XL_ACT_STD:
     case XL_ACT_SALC:
     case XL_ACT_MOV_FROM_SREG: xl_emit_priv(x, n); break;
-    case XL_ACT_SYS: xl_emit_sys(x, n); break;
+    case XL_ACT_SYS:
+        if (xl_string_direct(x, n))
+            xl_emit_string(x, n);
+        else
+            xl_emit_sys(x, n);
+        break;
     default: xl_emit_ctl(x, n); break;
     }
 }

@@ -134,6 +134,9 @@ void xl_push(struct xl *x, struct xl_insn *n, int src, uint64_t imm, unsigned si
 /* xl_ctl.c */
 void xl_emit_ctl(struct xl *x, struct xl_insn *n);
 void xl_exit_to(struct xl *x, uint64_t target);
+/* xl_string.c */
+bool xl_string_direct(const struct xl *x, const struct xl_insn *n);
+void xl_emit_string(struct xl *x, struct xl_insn *n);
 /* xl_priv.c */
 void xl_emit_priv(struct xl *x, struct xl_insn *n);
 void xl_emit_sys(struct xl *x, struct xl_insn *n);
