@@ -34,7 +34,6 @@
 #define UW_H_MWAIT (UW_RO + 16)
 #define UW_H_EWAIT (UW_RO + 20)
 #define UW_H_SPIN_GUEST (UW_RO + 24)
-#define UW_H_SPIN_MAPPER (UW_RO + 28)
 #define UW_H_DONE_POS (UW_RO + 32)
 #define UW_H_FRAME (UW_RO + 40)
 #define UW_H_SLOT_POS (UW_RO + 48)
@@ -52,6 +51,7 @@
 #define UW_M_PID (UW_RW + 48)
 #define UW_M_MREADY (UW_RW + 52)
 #define UW_M_FLAGS (UW_RW + 56)
+#define UW_M_MAPPER (UW_RW + 64)
 /* uw_mailbox.turn */
 #define UW_TURN_MONITOR 0
 #define UW_TURN_GUEST 1
@@ -112,7 +112,7 @@ struct uw_hdr {
     _Atomic uint32_t done;                    /* batches performed; written by the world's kernel */
     uint32_t err;                             /* errno of the first failed command, or 0; same */
     _Atomic uint32_t mapper_wait, event_wait; /* the monitor sleeps for done, for turn */
-    uint32_t spin_guest, spin_mapper;         /* TSC ticks to spin before sleeping */
+    uint32_t spin_guest, pad0;                /* TSC ticks to spin before sleeping */
     uint64_t done_pos;                        /* where done lies in the control memfd */
     uint64_t frame_sp;                        /* stack pointer for rt_sigreturn */
     uint64_t slot_pos;                        /* zygote: slot of the world to make */
@@ -133,6 +133,7 @@ struct uw_mailbox {
     _Atomic int32_t pid; /* zygote: result of the last clone */
     _Atomic uint32_t mready;
     uint64_t flags; /* flags that rt_sigreturn does not restore: ID */
+    int32_t mapper; /* thread id */
 };
 _Static_assert(offsetof(struct uw_mailbox, flags) == UW_M_FLAGS - UW_RW, "layout");
 
@@ -170,6 +171,8 @@ struct uworld {
     atomic_int running, kick;
     struct uw_spinner spin_monitor, spin_guest;
     uint16_t sel[4]; /* selectors loaded in the guest thread */
+    pid_t mapper;    /* its thread id, */
+    int mapper_cpu;  /* ... and the CPU it is bound to, or -1 */
     unsigned n_ldt;
     uint32_t ldt_base[UW_LDT_ENTRIES];
 };
@@ -212,6 +215,7 @@ bool uw_switch(struct uworld *w);
 /* Waits until *word is no longer val (or a spurious end) for 100 ms at most. */
 void uw_futex_wait(void *word, uint32_t val);
 void uw_futex_wake(void *word);
+uint64_t uw_now_ns(void);
 /* uworld_pool.c: whether the world's process still lives; if not, it is marked so. */
 bool uw_alive(struct uworld *w);
 void uw_kill(struct uworld *w);

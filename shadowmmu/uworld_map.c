@@ -5,34 +5,48 @@
 #include "base/err.h"
 #include <asm/ldt.h>
 #include <errno.h>
+#include <sched.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 
-/* Wait slices of 100 ms before a mapper that does not answer is given up. The guest cannot hold it up, a busy host can. */
-#define MAX_SLICES 600
+/* When a mapper that does not answer is given up. The guest cannot hold it up, a busy host can. */
+#define MAPPER_LIMIT_NS 60000000000ull
 
 static bool performed(const struct uworld *w) { return w->hdr->done == w->hdr->seq; }
+
+/* Spinning for the mapper does not pay: an idle CPU takes far longer to wake up than two switches on this one, and the CPU that
+ * the guest thread spins on is not free at all. So the mapper is kept on the CPU that the monitor is about to leave to it. */
+static void bring_mapper_here(struct uworld *w)
+{
+    int cpu = sched_getcpu();
+    if (cpu == w->mapper_cpu || cpu < 0 || cpu >= CPU_SETSIZE)
+        return;
+    cpu_set_t here;
+    CPU_ZERO(&here);
+    CPU_SET((unsigned)cpu, &here);
+    sched_setaffinity(w->mapper, sizeof here, &here); /* if it is refused, all still works */
+    w->mapper_cpu = cpu;
+}
 
 static bool wait_performed(struct uworld *w)
 {
     struct uw_hdr *h = w->hdr;
-    uint64_t end = uw_tsc() + w->pool->spin_max;
-    while (uw_tsc() < end) {
-        if (performed(w))
-            return true;
-        __builtin_ia32_pause();
-    }
-    for (unsigned i = 0; i < MAX_SLICES && !performed(w); i++) {
+    uint64_t end = 0;
+    while (!performed(w)) {
         atomic_store(&h->mapper_wait, 1);
         uint32_t done = h->done;
         if (done != h->seq)
             uw_futex_wait(&h->done, done);
         atomic_store(&h->mapper_wait, 0);
-        if (!performed(w) && !uw_alive(w))
+        if (performed(w))
+            break;
+        uint64_t now = uw_now_ns();
+        end = end ? end : now + MAPPER_LIMIT_NS;
+        if (!uw_alive(w) || now > end)
             return false;
     }
-    return performed(w);
+    return true;
 }
 
 /* Hands out what is queued and waits. Returns 0, the failed command's errno, or -1: dead. */
@@ -47,6 +61,7 @@ static int perform(struct uworld *w)
     h->err = 0;
     w->pool->counts.batches++;
     w->pool->counts.commands += n;
+    bring_mapper_here(w);
     atomic_fetch_add(&h->seq, 1);
     uw_futex_wake(&h->seq);
     if (!wait_performed(w)) {

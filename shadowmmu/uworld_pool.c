@@ -40,12 +40,6 @@ struct fpx_sw {
 #define MXCSR_MASK_OFFSET 28
 #define MXCSR_MASK_DEFAULT 0xffbfu
 
-static uint64_t now_ns(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000ull + (uint64_t)t.tv_nsec;
-}
 static void doze(void)
 {
     struct timespec t = {0, POLL_NS};
@@ -142,9 +136,9 @@ static void request(struct uw_pool *p, struct uworld *w)
 /* Waits for a word of a starting process to become non-zero, or equal to want if that is given. */
 static bool poll_word(struct uw_pool *p, _Atomic uint32_t *word, uint32_t want, pid_t pid)
 {
-    uint64_t end = now_ns() + POLL_LIMIT_NS;
+    uint64_t end = uw_now_ns() + POLL_LIMIT_NS;
     while (*word != want) {
-        if (has_ended(p, pid) || now_ns() > end)
+        if (has_ended(p, pid) || uw_now_ns() > end)
             return false;
         doze();
     }
@@ -240,12 +234,14 @@ static int finish_start(struct uw_pool *p)
     p->starting = NULL;
     if (!poll_word(p, &w->mb->ready, 1, w->pid) || !poll_word(p, &w->mb->mready, 1, w->pid))
         goto fail;
+    w->mapper = w->mb->mapper;
+    w->mapper_cpu = -1;
     if (!p->frame_addr) {
         /* Out of its sleep, into the handler. */
         syscall(SYS_tgkill, w->pid, w->pid, UW_SIG_KICK);
-        uint64_t end = now_ns() + POLL_LIMIT_NS;
+        uint64_t end = uw_now_ns() + POLL_LIMIT_NS;
         while (!w->mb->frame) {
-            if (!uw_alive(w) || now_ns() > end)
+            if (!uw_alive(w) || uw_now_ns() > end)
                 goto fail;
             doze();
         }
@@ -388,7 +384,7 @@ static bool cpuid_can_fault(const struct uw_config *cfg)
 /* Zygote, first world, trial. */
 static int bring_up(struct uw_pool *p, const char **why)
 {
-    uint64_t ns = now_ns(), tsc = uw_tsc();
+    uint64_t ns = uw_now_ns(), tsc = uw_tsc();
     set_spin(p, 2000);
     p->cpuid_faults = cpuid_can_fault(&p->cfg);
     p->cfg.fault_cpuid = p->cpuid_faults;
@@ -410,7 +406,7 @@ static int bring_up(struct uw_pool *p, const char **why)
         *why = why_ended(p);
         return err;
     }
-    ns = now_ns() - ns;
+    ns = uw_now_ns() - ns;
     set_spin(p, (uw_tsc() - tsc) * 1000 / (ns ? ns : 1));
     while (spares(p) < p->cfg.spare && !p->starting)
         start_one(p);

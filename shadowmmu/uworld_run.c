@@ -13,8 +13,8 @@
 /* What rt_sigreturn takes from the frame (FIX_EFLAGS), and what it keeps from before. */
 #define FLAGS_FRAME (EFLAGS_ARITH | EFLAGS_DF | EFLAGS_TF | EFLAGS_RF | EFLAGS_AC)
 #define FLAGS_KEPT EFLAGS_ID
-/* A kicked guest thread that stays silent for so many slices of 100 ms has blocked the signal: only hostile code can. */
-#define KICK_SLICES 30
+/* A kicked guest thread that stays silent for so long has blocked the signal: only hostile code can. */
+#define KICK_LIMIT_NS 3000000000ull
 #define SPIN_MAX_FAILURES 6
 #define VSYSCALL_PAGE 0xffffffffff600000ull
 
@@ -26,6 +26,13 @@ void uw_futex_wait(void *word, uint32_t val)
     syscall(SYS_futex, word, FUTEX_WAIT, val, &slice, NULL, 0);
 }
 void uw_futex_wake(void *word) { syscall(SYS_futex, word, FUTEX_WAKE, 1, NULL, NULL, 0); }
+
+uint64_t uw_now_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000ull + (uint64_t)t.tv_nsec;
+}
 
 /* Whether to spin for the other side. Spinning that failed (it takes too long, or wants the CPU that we spin on) is tried again
  * after twice as many waits as the last time, up to 64: so it costs little where it does not pay, and returns where it does. */
@@ -49,7 +56,7 @@ static bool back(const struct uworld *w) { return w->mb->turn == UW_TURN_MONITOR
 
 static bool wait_asleep(struct uworld *w)
 {
-    unsigned silent = 0;
+    uint64_t kicked_at = 0;
     while (!back(w)) {
         /* The guest's exchange of turn and our store of event_wait are both full barriers: one side sees the other's. */
         atomic_store(&w->hdr->event_wait, 1);
@@ -60,7 +67,11 @@ static bool wait_asleep(struct uworld *w)
             return true;
         if (!uw_alive(w))
             return false;
-        if (atomic_load(&w->kick) && ++silent > KICK_SLICES) {
+        if (!atomic_load(&w->kick))
+            continue;
+        uint64_t now = uw_now_ns();
+        kicked_at = kicked_at ? kicked_at : now;
+        if (now - kicked_at > KICK_LIMIT_NS) {
             uw_kill(w);
             return false;
         }

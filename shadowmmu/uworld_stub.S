@@ -137,6 +137,7 @@ world:
         jz      mapper
         mov     $STEP_THREAD, %edi
         js      give_up
+        mov     %eax, AT(UW_M_MAPPER)
         /* This, the first thread, has the alternate signal stack: it becomes the guest's. */
         mov     $2, %edi                /* SIG_SETMASK */
         lea     AT(UW_C_MASK), %rsi
@@ -250,19 +251,8 @@ mapper:
         movl    $1, AT(UW_M_MREADY)
         xor     %r12d, %r12d            /* batches performed */
 mapper_next:
-        rdtsc
-        shl     $32, %rdx
-        or      %rdx, %rax
-        mov     AT(UW_H_SPIN_MAPPER), %ecx
-        add     %rax, %rcx
-1:      cmp     AT(UW_H_SEQ), %r12d
+        cmp     AT(UW_H_SEQ), %r12d
         jne     mapper_work
-        pause
-        rdtsc
-        shl     $32, %rdx
-        or      %rdx, %rax
-        cmp     %rcx, %rax
-        jb      1b
 mapper_sleep:
         lea     AT(UW_H_SEQ), %rdi
         mov     $FUTEX_WAIT, %esi
