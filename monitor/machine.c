@@ -243,11 +243,14 @@ static void announce(const struct machine *m)
     bool other = asked && (!strcmp(asked, "kvm") || !strcmp(asked, "hvf"));
     if (asked && !other)
         return;
-    fprintf(stderr, "%s: engine: binary translation, %s (%s%s)\n", m->c->prog,
-            vm_has_window(m->vm)  ? "kernel window"
-            : m->c->engine.window ? "soft path, as the host has no FSGSBASE"
-                                  : "soft path",
-            other ? "in place of " : "the default; needs no hardware virtualisation", other ? asked : "");
+    const char *lacks = NULL, *world = vm_has_window(m->vm) ? "kernel window" : "soft path",
+               *user = "user code translated";
+    if (vm_has_direct(m->vm, &lacks))
+        user = "user code direct";
+    if (!lacks)
+        lacks = "";
+    fprintf(stderr, "%s: engine: binary translation, %s, %s%s%s (%s%s)\n", m->c->prog, world, user, *lacks ? ": " : "",
+            lacks, other ? "in place of " : "the default; needs no hardware virtualisation", other ? asked : "");
 }
 
 int machine_main(const struct cmdline *c)
