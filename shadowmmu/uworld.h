@@ -80,6 +80,7 @@ struct uw_event {
     uint8_t kind;     /* enum uw_event_kind */
     uint8_t vector;   /* UW_EXCEPTION: as the CPU raised it, 14 = page fault */
     uint8_t insn_len; /* UW_SYSCALL, UW_INT80, UW_SYSENTER: 2 */
+    bool lost; /* UW_SYSENTER: EBP did not point to mapped memory (keep the stack's page mapped), so EAX was lost */
     uint32_t
         error; /* as the CPU gave it. #PF: P says nothing about the guest's tables (the host fills its own lazily) */
     uint64_t cr2;

@@ -183,6 +183,8 @@ struct uw_pool {
     uint8_t *ctl; /* the control memfd: the zygote's slot, then the worlds' */
     size_t ctl_bytes;
     pid_t zygote;
+    uint64_t vdso; /* the monitor's, or 0 */
+    size_t vdso_bytes;
     struct uw_hdr *zhdr;
     struct uw_mailbox *zmb;
     struct uworld *starting; /* being cloned, or NULL */

@@ -3,6 +3,7 @@
 #include "shadowmmu/uworld_int.h"
 #include "arch/x86_arch.h"
 #include "base/err.h"
+#include <errno.h>
 #include <linux/audit.h>
 #include <linux/futex.h>
 #include <string.h>
@@ -223,6 +224,13 @@ static void system_call(struct uworld *w, const struct uw_frame *f, struct uw_st
     }
 }
 
+/* The host's kernel fetches EBP from the stack before anything else; if it cannot, it returns -EFAULT to the landing pad, which
+ * lies in page 0 (uworld_zygote.c, move_vdso), where nothing is mapped. */
+static bool is_failed_sysenter(const struct uw_sigcontext *c)
+{
+    return c->trapno == EXC_PF && c->cs == UW_CS32 && c->ip < 0x2000 && c->cr2 == c->ip && (int32_t)c->ax == -EFAULT;
+}
+
 /* INT 80h on a host without 32-bit system calls is a #GP that names the gate. */
 #define ERR_INT80 (0x80u << 3 | 2)
 
@@ -236,7 +244,10 @@ static void decode_event(struct uworld *w, const struct uw_frame *f, struct uw_s
         *ev = (struct uw_event){.kind = UW_KICK};
     else if (f->code <= 0 && f->code != SI_USER) /* sent, not raised: nobody of ours does */
         *ev = (struct uw_event){.kind = UW_KICK};
-    else if (c->trapno == EXC_PF)
+    else if (is_failed_sysenter(c)) {
+        *ev = (struct uw_event){.kind = UW_SYSENTER, .insn_len = 2, .lost = true};
+        s->gpr[R_RBP] = s->gpr[R_RSP];
+    } else if (c->trapno == EXC_PF)
         exception(ev, EXC_PF, c->err, c->cr2);
     else if (c->trapno == EXC_GP && c->err == ERR_INT80)
         *ev = (struct uw_event){.kind = UW_INT80, .insn_len = 2};

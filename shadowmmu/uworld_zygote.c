@@ -11,6 +11,7 @@
 #include <fcntl.h>
 #include <linux/capability.h>
 #include <sched.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -117,6 +118,31 @@ static void map_stub(uint64_t base)
     map_at(base + UW_RW, UW_RW_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, UW_FD_CTL, UW_RO_BYTES);
 }
 
+/* Start and size of the vDSO. */
+static uint64_t find_vdso(size_t *bytes)
+{
+    char line[256];
+    unsigned long from = 0, to = 0;
+    FILE *f = fopen("/proc/self/maps", "r");
+    while (f && fgets(line, sizeof line, f))
+        if (strstr(line, "[vdso]") && sscanf(line, "%lx-%lx", &from, &to) == 2)
+            break;
+    if (f)
+        fclose(f);
+    *bytes = to - from;
+    return from;
+}
+
+/* 32-bit SYSENTER returns to where the kernel believes the vDSO to be, though it is unmapped, cut to 32 bits. That must be a place
+ * where no guest has code: page 0 (uworld_run.c, is_landing_pad). The kernel's belief follows mremap. */
+static void move_vdso(struct uw_pool *p)
+{
+    uint64_t to = (p->cfg.base & ~0xffffffffull) - 0x100000000ull;
+    if (p->vdso && mremap((void *)(uintptr_t)p->vdso, p->vdso_bytes, p->vdso_bytes, MREMAP_MAYMOVE | MREMAP_FIXED,
+                          (void *)(uintptr_t)to) == MAP_FAILED)
+        give_up(UW_STEP_STUB);
+}
+
 /* AddressSanitizer would find the copied stub's addresses unknown to it. */
 __attribute__((noreturn, no_sanitize("address", "undefined"))) static void zygote_main(struct uw_pool *p, pid_t monitor)
 {
@@ -136,6 +162,7 @@ __attribute__((noreturn, no_sanitize("address", "undefined"))) static void zygot
     if (fault_cpuid)
         syscall(SYS_arch_prctl, ARCH_SET_CPUID, 0);
     map_stub(base);
+    move_vdso(p);
     uint64_t entry = base + (uint64_t)(uw_stub_zygote - uw_stub);
     __asm__ volatile("jmp *%0" : : "r"(entry) : "memory");
     __builtin_unreachable();
@@ -144,6 +171,7 @@ __attribute__((noreturn, no_sanitize("address", "undefined"))) static void zygot
 pid_t uw_zygote_start(struct uw_pool *p)
 {
     pid_t monitor = getpid();
+    p->vdso = find_vdso(&p->vdso_bytes); /* here: the child must not call the C library's stdio */
     /* Not fork(): no handlers of other code, and no SIGCHLD when it or a world (clones with its parent) ends. */
     long pid = syscall(SYS_clone, 0ul, NULL, NULL, NULL, 0ul);
     if (pid == 0)

@@ -8,11 +8,15 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/time.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -637,6 +641,20 @@ Test(uw, sysenter_from_32_bit_code)
     cr_expect_eq(s.gpr[R_RAX], 20);
     cr_expect_eq(s.gpr[R_RBX], 1);
     cr_expect_eq(s.gpr[R_RBP], DATA + 0x1000 - 12);
+    cr_expect_not(ev.lost);
+}
+
+Test(uw, sysenter_without_a_stack_is_told_apart)
+{
+    LOAD32(sysenter);
+    s.gpr[R_RAX] = 20;
+    s.gpr[R_RBX] = 1;
+    s.gpr[R_RBP] = DATA + 0x100000;
+    run();
+    cr_assert_eq(ev.kind, UW_SYSENTER, "kind %u vector %u", ev.kind, ev.vector);
+    cr_expect(ev.lost);
+    cr_expect_eq(s.gpr[R_RBX], 1);
+    cr_expect_eq(s.gpr[R_RBP], DATA + 0x100000);
 }
 
 Test(uw, overflow_trap_in_32_bit_code)
@@ -1024,6 +1042,50 @@ Test(uw_pool, bad_descriptor_is_reported, .timeout = 60)
     cr_expect_eq(uw_pool_create(&pool, &c, &why), -RD_E_HOST);
     cr_expect_str_eq(why, "descriptors could not be arranged");
     cr_expect_eq(children(), 0);
+}
+
+/* A host policy that refuses one system call, as container run-times do. */
+static void refuse(uint32_t nr, uint32_t action)
+{
+    struct sock_filter f[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, nr, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, action),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog prog = {sizeof f / sizeof f[0], f};
+    cr_assert_eq(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+    cr_assert_eq(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &prog), 0);
+}
+static void expect_refusal(const char *reason)
+{
+    const char *why;
+    struct uw_config c = {.mem_fd = memfd_create("guest", MFD_CLOEXEC)};
+    cr_expect_eq(uw_pool_create(&pool, &c, &why), -RD_E_HOST);
+    cr_expect_str_eq(why, reason);
+    cr_expect_eq(children(), 0);
+}
+#define EPERM_ACTION (SECCOMP_RET_ERRNO | EPERM)
+
+Test(uw_pool, refused_filters_are_reported, .timeout = 60)
+{
+    refuse(SYS_seccomp, EPERM_ACTION);
+    expect_refusal("seccomp filters were refused");
+}
+Test(uw_pool, refused_processes_are_reported, .timeout = 60)
+{
+    refuse(SYS_clone, EPERM_ACTION);
+    expect_refusal("the host would not start a helper process");
+}
+Test(uw_pool, refused_signal_stacks_are_reported, .timeout = 60)
+{
+    refuse(SYS_sigaltstack, EPERM_ACTION);
+    expect_refusal("signal handlers were refused");
+}
+Test(uw_pool, a_policy_that_kills_is_reported, .timeout = 60)
+{
+    refuse(SYS_rt_sigreturn, SECCOMP_RET_KILL_PROCESS);
+    expect_refusal("a system call is forbidden here");
 }
 
 Test(uw_pool, cpuid_faults_on_request, .timeout = 60)
