@@ -26,20 +26,25 @@ struct seg {
     uint16_t sel;
     uint16_t pad[3];
 };
-struct dtable { uint64_t base; uint32_t limit; uint32_t pad; };
+struct dtable {
+    uint64_t base;
+    uint32_t limit;
+    uint32_t pad;
+};
 
 struct cpu {
     uint64_t gpr[16];
     uint64_t rip;
-    uint64_t spill[16];  /* guest value of register r while generated code uses r as scratch */
+    uint64_t spill[16];   /* guest value of register r while generated code uses r as scratch */
     uint64_t hscratch[8]; /* host r8-r15 saved over a callout from 16/32-bit code */
-    uint32_t flags;      /* EFLAGS_ARITH bits only */
-    uint32_t eflags_sys; /* TF IOPL NT RF VM AC VIF VIP ID; never the arithmetic bits, IF or DF */
-    uint8_t if_flag;     /* EFLAGS.IF, a byte so that CLI is one store */
-    uint8_t df_flag;     /* EFLAGS.DF */
+    uint32_t flags;       /* EFLAGS_ARITH bits only */
+    uint32_t eflags_sys;  /* TF IOPL NT RF VM AC VIF VIP ID; never the arithmetic bits, IF or DF */
+    uint8_t if_flag;      /* EFLAGS.IF, a byte so that CLI is one store */
+    uint8_t df_flag;      /* EFLAGS.DF */
     uint8_t cpl;
-    uint8_t shadow;      /* interrupt shadow: 1 after STI, 2 after MOV SS/POP SS (also holds #DB), until one more instruction ran */
-    uint32_t key;        /* translation mode, CPU_KEY_*; cpu_update_key() */
+    uint8_t
+        shadow; /* interrupt shadow: 1 after STI, 2 after MOV SS/POP SS (also holds #DB), until one more instruction ran */
+    uint32_t key; /* translation mode, CPU_KEY_*; cpu_update_key() */
 
     struct seg seg[S_COUNT];
     struct dtable gdtr, idtr;
@@ -54,24 +59,26 @@ struct cpu {
 #define CPU_KEY_CODE16 0x0001u
 #define CPU_KEY_CODE32 0x0002u
 #define CPU_KEY_CODE64 0x0004u
-#define CPU_KEY_SS32 0x0008u    /* 16/32-bit code: stack pointer is ESP, not SP */
-#define CPU_KEY_FLAT 0x0010u    /* 16/32-bit code: DS, ES, SS flat, 4 GiB, read/write */
-#define CPU_KEY_CPL 0x0060u     /* CPL << 5 */
+#define CPU_KEY_SS32 0x0008u /* 16/32-bit code: stack pointer is ESP, not SP */
+#define CPU_KEY_FLAT 0x0010u /* 16/32-bit code: DS, ES, SS flat, 4 GiB, read/write */
+#define CPU_KEY_CPL 0x0060u  /* CPL << 5 */
 #define CPU_KEY_CPL_SHIFT 5
-#define CPU_KEY_TS 0x0080u      /* CR0.TS */
-#define CPU_KEY_EM 0x0100u      /* CR0.EM */
-#define CPU_KEY_MP 0x0200u      /* CR0.MP, with TS: WAIT raises #NM */
+#define CPU_KEY_TS 0x0080u /* CR0.TS */
+#define CPU_KEY_EM 0x0100u /* CR0.EM */
+#define CPU_KEY_MP 0x0200u /* CR0.MP, with TS: WAIT raises #NM */
 #define CPU_KEY_OSFXSR 0x0400u
 #define CPU_KEY_OSXSAVE 0x0800u
-#define CPU_KEY_AVX 0x1000u     /* XCR0 has SSE and AVX */
+#define CPU_KEY_AVX 0x1000u /* XCR0 has SSE and AVX */
 #define CPU_KEY_AVX512 0x2000u
-#define CPU_KEY_STEP 0x4000u    /* one instruction per block, no chaining (TF, DR7 execution breakpoints, debugger) */
-#define CPU_KEY_AC 0x8000u      /* alignment checks are live: every site goes through a callout */
-#define CPU_KEY_REAL 0x10000u   /* real or virtual-8086 mode */
-#define CPU_KEY_CAREFUL 0x20000u /* one instruction whose memory sites use callouts (bounce buffers); internal to the run loop */
+#define CPU_KEY_STEP 0x4000u  /* one instruction per block, no chaining (TF, DR7 execution breakpoints, debugger) */
+#define CPU_KEY_AC 0x8000u    /* alignment checks are live: every site goes through a callout */
+#define CPU_KEY_REAL 0x10000u /* real or virtual-8086 mode */
+#define CPU_KEY_CAREFUL                                                                                                \
+    0x20000u /* one instruction whose memory sites use callouts (bounce buffers); internal to the run loop */
 #define CPU_KEY_SLOWTSC 0x40000u /* RDTSC must be a callout (offset or CR4.TSD at CPL > 0) */
 
-#define CPU_KEY_LOW 0x80000u /* 64-bit code at CPL 0 in the lower half (early boot): its window is another one; from rip, not state */
+#define CPU_KEY_LOW                                                                                                    \
+    0x80000u /* 64-bit code at CPL 0 in the lower half (early boot): its window is another one; from rip, not state */
 
 /* The key that a block at c->rip has in normal running. */
 static inline uint32_t cpu_block_mode(uint32_t key, uint64_t rip)

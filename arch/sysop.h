@@ -8,14 +8,14 @@
 
 /* One decoded system instruction, 8 bytes so that generated code can pass it as an immediate. */
 struct sys_op {
-    uint8_t op;    /* SYS_OP_*, arch/sysop.def */
+    uint8_t op;     /* SYS_OP_*, arch/sysop.def */
     uint8_t opsize; /* bytes: 1, 2, 4, 8: the effective operand size */
-    uint8_t reg;   /* register number from ModRM.reg: GPR, CRn, DRn, segment register, by op */
-    uint8_t rm;    /* GPR number of a register operand, or SYS_RM_MEM: memory at seg:c_ea */
-    uint8_t seg;   /* segment of the memory operand (override applied; FS/GS bases count in 64-bit mode) */
-    uint8_t len;   /* instruction length */
-    uint8_t asize; /* address size in bytes: 2, 4, 8 */
-    uint8_t flags; /* SYS_F_* */
+    uint8_t reg;    /* register number from ModRM.reg: GPR, CRn, DRn, segment register, by op */
+    uint8_t rm;     /* GPR number of a register operand, or SYS_RM_MEM: memory at seg:c_ea */
+    uint8_t seg;    /* segment of the memory operand (override applied; FS/GS bases count in 64-bit mode) */
+    uint8_t len;    /* instruction length */
+    uint8_t asize;  /* address size in bytes: 2, 4, 8 */
+    uint8_t flags;  /* SYS_F_* */
 };
 _Static_assert(sizeof(struct sys_op) == 8, "passed in a register");
 #define SYS_RM_MEM 0xffu

@@ -78,8 +78,24 @@ enum { S_ES, S_CS, S_SS, S_DS, S_FS, S_GS, S_LDTR, S_TR, S_COUNT };
 
 /* Exception vectors (SDM 3A table 6-1) */
 enum {
-    EXC_DE = 0, EXC_DB = 1, EXC_NMI = 2, EXC_BP = 3, EXC_OF = 4, EXC_BR = 5, EXC_UD = 6, EXC_NM = 7, EXC_DF = 8,
-    EXC_TS = 10, EXC_NP = 11, EXC_SS = 12, EXC_GP = 13, EXC_PF = 14, EXC_MF = 16, EXC_AC = 17, EXC_MC = 18, EXC_XM = 19
+    EXC_DE = 0,
+    EXC_DB = 1,
+    EXC_NMI = 2,
+    EXC_BP = 3,
+    EXC_OF = 4,
+    EXC_BR = 5,
+    EXC_UD = 6,
+    EXC_NM = 7,
+    EXC_DF = 8,
+    EXC_TS = 10,
+    EXC_NP = 11,
+    EXC_SS = 12,
+    EXC_GP = 13,
+    EXC_PF = 14,
+    EXC_MF = 16,
+    EXC_AC = 17,
+    EXC_MC = 18,
+    EXC_XM = 19
 };
 /* Page-fault error code (SDM 3A 4.7) */
 #define PF_P 0x01u
@@ -117,8 +133,18 @@ enum {
 #define SEG_UNUSABLE 0x10000u /* a null selector was loaded (not an architectural bit) */
 /* System descriptor types (SDM 3A table 3-2) */
 enum {
-    DT_TSS16 = 1, DT_LDT = 2, DT_TSS16_BUSY = 3, DT_CALL16 = 4, DT_TASK_GATE = 5, DT_INT16 = 6, DT_TRAP16 = 7,
-    DT_TSS = 9, DT_TSS_BUSY = 11, DT_CALL = 12, DT_INT = 14, DT_TRAP = 15
+    DT_TSS16 = 1,
+    DT_LDT = 2,
+    DT_TSS16_BUSY = 3,
+    DT_CALL16 = 4,
+    DT_TASK_GATE = 5,
+    DT_INT16 = 6,
+    DT_TRAP16 = 7,
+    DT_TSS = 9,
+    DT_TSS_BUSY = 11,
+    DT_CALL = 12,
+    DT_INT = 14,
+    DT_TRAP = 15
 };
 
 /* MSRs (SDM vol. 4; AMD64 APM vol. 2 app. A) */

@@ -137,7 +137,8 @@ uint64_t cc_kick(struct codecache *cc, struct cc_block *b, uint64_t pc)
         const struct ccf_exit *e = &b->d.exit[i];
         if (!b->links->out[i].to)
             continue;
-        if (b->links->out[i].in_place) { /* whoever else enters the target now leaves for the same rip: right, if slow */
+        if (b->links->out[i]
+                .in_place) { /* whoever else enters the target now leaves for the same rip: right, if slow */
             save5(k->fall_bytes, cc_writable(cc, e->jmp_pc));
             write_jump(cc, e->jmp_pc, e->stub_pc);
         } else {

@@ -14,7 +14,8 @@ struct ccf_exit {
     uint8_t rel_at;   /* offset of rel32 in the jump: 1 (jmp) or 2 (jcc) */
     bool cross_page;  /* target is on another guest page than the block, or may run into one */
 };
-#define CCF_STRING 0x10u /* in ccf_point.spilled: inside a string instruction on host addresses (see translator/xl_string.c) */
+#define CCF_STRING                                                                                                     \
+    0x10u /* in ccf_point.spilled: inside a string instruction on host addresses (see translator/xl_string.c) */
 /* Where guest state can be recovered: host pc of a faulting instruction or return address of a call to glue. */
 struct ccf_point {
     uint32_t pc;

@@ -109,13 +109,23 @@ struct cc_block *vcpu_make_block(struct vcpu *v, const struct cc_key *k, const u
     struct vcpu_priv *p = v->priv;
     const struct vm_config *cfg = &v->vm->cfg;
     bool single = k->mode & (CPU_KEY_STEP | CPU_KEY_CAREFUL);
-    struct xl_input in = {.code = host, .code_bytes = fetchable(v, lin), .rip = k->rip, .cs_base = k->cs_base, .cs_limit = k->cs_limit, .key = k->mode,
-                          .max_insns = single ? 1 : cfg->max_insns ? cfg->max_insns : 32, .strategy = strategy, .opaque = v};
+    struct xl_input in = {.code = host,
+                          .code_bytes = fetchable(v, lin),
+                          .rip = k->rip,
+                          .cs_base = k->cs_base,
+                          .cs_limit = k->cs_limit,
+                          .key = k->mode,
+                          .max_insns = single           ? 1
+                                       : cfg->max_insns ? cfg->max_insns
+                                                        : 32,
+                          .strategy = strategy,
+                          .opaque = v};
     struct cc_space sp;
     uint64_t phys2 = ~0ull;
     if (!host) {
         v->exit.reason = VM_EXIT_INTERNAL;
-        snprintf(v->exit.text, sizeof v->exit.text, "code fetch from address %#llx, which is no memory", (unsigned long long)k->phys);
+        snprintf(v->exit.text, sizeof v->exit.text, "code fetch from address %#llx, which is no memory",
+                 (unsigned long long)k->phys);
         *err = SYS_EXIT;
         return NULL;
     }

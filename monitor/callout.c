@@ -63,7 +63,8 @@ void vcpu_complete_io(struct vcpu *v)
 }
 
 /* The access goes to the embedder; the instruction runs again afterwards and finds it completed. */
-static int ask(struct vcpu *v, enum vm_exit_reason reason, uint64_t addr, unsigned size, bool is_write, const uint8_t *data)
+static int ask(struct vcpu *v, enum vm_exit_reason reason, uint64_t addr, unsigned size, bool is_write,
+               const uint8_t *data)
 {
     v->exit.reason = reason;
     v->priv->io_restart = true;

@@ -22,10 +22,12 @@ enum { VM_IO_DONE = 0, VM_IO_EXIT = 1 };
 /* All callbacks run on the vCPU's thread, outside generated code, FPU free for use. Any may be NULL. */
 struct vm_ops {
     int (*pio)(void *opaque, uint16_t port, unsigned size, bool is_write, uint32_t *val);
-    int (*mmio)(void *opaque, uint64_t gpa, unsigned size, bool is_write, uint8_t *data); /* size 1..64, within a page */
-    int (*intr_ack)(void *opaque);            /* vector of the pending interrupt, or -1 if it has gone (spurious) */
-    int (*rdmsr)(void *opaque, uint32_t msr, uint64_t *val); /* MSRs of devices (APIC base, x2APIC, TSC deadline, kvm-clock) ... */
-    int (*wrmsr)(void *opaque, uint32_t msr, uint64_t val);  /* ... 0 = done, 1 = not mine, -1 = raise #GP(0) */
+    int (*mmio)(void *opaque, uint64_t gpa, unsigned size, bool is_write,
+                uint8_t *data);    /* size 1..64, within a page */
+    int (*intr_ack)(void *opaque); /* vector of the pending interrupt, or -1 if it has gone (spurious) */
+    int (*rdmsr)(void *opaque, uint32_t msr,
+                 uint64_t *val); /* MSRs of devices (APIC base, x2APIC, TSC deadline, kvm-clock) ... */
+    int (*wrmsr)(void *opaque, uint32_t msr, uint64_t val); /* ... 0 = done, 1 = not mine, -1 = raise #GP(0) */
     int (*hypercall)(void *opaque, uint64_t nr, const uint64_t args[4], uint64_t *ret); /* 0 = done, 1 = unknown */
     uint64_t (*read_cr8)(void *opaque);
     void (*write_cr8)(void *opaque, uint64_t val);
@@ -41,20 +43,20 @@ struct vm_config {
     unsigned evict_random;  /* flush at random, once in this many translations; 0 = never */
     unsigned force_exit;    /* leave the TC at random, once in this many block entries; 0 = never */
     uint64_t seed;
-    const char *cpu_model;  /* "host", "max", "qemu64", or NULL */
+    const char *cpu_model; /* "host", "max", "qemu64", or NULL */
     bool no_tsc_scaling;
 };
 
-#define VM_EXITS(X) \
-    X(NONE)         \
-    X(IO)           /* port I/O a callback declined: exit.port/size/is_write/data; for IN put the value into data */ \
-    X(MMIO)         /* MMIO a callback declined: addr/size/is_write/data; for reads fill data, the access is repeated */ \
-    X(HLT)          \
-    X(SHUTDOWN)     /* triple fault */ \
-    X(INTR_WINDOW)  /* asked for with vcpu_request_intr_window and open now */ \
-    X(KICK)         /* vcpu_kick */ \
-    X(DEBUG)        /* breakpoint or step asked for by vcpu_set_debug */ \
-    X(INTERNAL)     /* the engine cannot go on: exit.text says why; a report was written */
+#define VM_EXITS(X)                                                                                                    \
+    X(NONE)                                                                                                            \
+    X(IO)   /* port I/O a callback declined: exit.port/size/is_write/data; for IN put the value into data */           \
+    X(MMIO) /* MMIO a callback declined: addr/size/is_write/data; for reads fill data, the access is repeated */       \
+    X(HLT)                                                                                                             \
+    X(SHUTDOWN)    /* triple fault */                                                                                  \
+    X(INTR_WINDOW) /* asked for with vcpu_request_intr_window and open now */                                          \
+    X(KICK)        /* vcpu_kick */                                                                                     \
+    X(DEBUG)       /* breakpoint or step asked for by vcpu_set_debug */                                                \
+    X(INTERNAL)    /* the engine cannot go on: exit.text says why; a report was written */
 enum vm_exit_reason {
 #define X(n) VM_EXIT_##n,
     VM_EXITS(X)

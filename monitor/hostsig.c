@@ -101,8 +101,8 @@ static void fault_handler(int sig, siginfo_t *si, void *ctx)
             return;
         }
         if (!once++) {
-            dprintf(2, "ringdown: internal error: signal %d at host pc %#llx, address %#llx\n", sig, (unsigned long long)g[REG_RIP],
-                    (unsigned long long)g[REG_CR2]);
+            dprintf(2, "ringdown: internal error: signal %d at host pc %#llx, address %#llx\n", sig,
+                    (unsigned long long)g[REG_RIP], (unsigned long long)g[REG_CR2]);
             if (v)
                 dprintf(2, "ringdown: guest rip %#llx, key %#x\n", (unsigned long long)v->c.rip, v->c.key);
         }
@@ -112,7 +112,8 @@ static void fault_handler(int sig, siginfo_t *si, void *ctx)
     v->priv->fault_pc = (uint64_t)g[REG_RIP];
     v->priv->fault_addr = (uint64_t)g[REG_CR2];
     v->priv->fault_trap = guest_vector((int)g[REG_TRAPNO]);
-    v->priv->fault_action = window_fault(v, b, (uint64_t)g[REG_RIP], (int)g[REG_TRAPNO], (uint64_t)g[REG_CR2], g[REG_ERR] & PF_W);
+    v->priv->fault_action =
+        window_fault(v, b, (uint64_t)g[REG_RIP], (int)g[REG_TRAPNO], (uint64_t)g[REG_CR2], g[REG_ERR] & PF_W);
     if (v->priv->fault_action == FA_RESUME)
         return;
     const struct xl_entry *e = b->key.mode & CPU_KEY_CODE64 ? &v->priv->enter64 : &v->priv->enter32;

@@ -13,11 +13,12 @@ static void dump_regs(FILE *f, const struct cpu *c)
         fprintf(f, "%s %016" PRIx64 "%s", name[i], c->gpr[i], i % 4 == 3 ? "\n" : "  ");
     fprintf(f, "rip %016" PRIx64 "  eflags %08x  cpl %u  key %05x\n", c->rip, cpu_get_eflags(c), c->cpl, c->key);
     for (unsigned i = 0; i < S_COUNT; i++)
-        fprintf(f, "%-4s %04x base %016" PRIx64 " limit %08x attr %05x\n", seg[i], c->seg[i].sel, c->seg[i].base, c->seg[i].limit,
-                c->seg[i].attr);
-    fprintf(f, "cr0 %08" PRIx64 "  cr2 %016" PRIx64 "  cr3 %016" PRIx64 "  cr4 %08" PRIx64 "  efer %05" PRIx64 "\n", c->cr0, c->cr2,
-            c->cr3, c->cr4, c->efer);
-    fprintf(f, "gdt %016" PRIx64 "/%x  idt %016" PRIx64 "/%x\n", c->gdtr.base, c->gdtr.limit, c->idtr.base, c->idtr.limit);
+        fprintf(f, "%-4s %04x base %016" PRIx64 " limit %08x attr %05x\n", seg[i], c->seg[i].sel, c->seg[i].base,
+                c->seg[i].limit, c->seg[i].attr);
+    fprintf(f, "cr0 %08" PRIx64 "  cr2 %016" PRIx64 "  cr3 %016" PRIx64 "  cr4 %08" PRIx64 "  efer %05" PRIx64 "\n",
+            c->cr0, c->cr2, c->cr3, c->cr4, c->efer);
+    fprintf(f, "gdt %016" PRIx64 "/%x  idt %016" PRIx64 "/%x\n", c->gdtr.base, c->gdtr.limit, c->idtr.base,
+            c->idtr.limit);
 }
 
 /* The block again, for its listing: translation is repeatable. */
@@ -27,8 +28,14 @@ static void dump_block(FILE *f, struct vcpu *v, struct cc_block *b)
     if (!host)
         return;
     struct xl_result *r = &v->priv->result;
-    struct xl_input in = {.code = host, .code_bytes = 4096 - (unsigned)(b->key.phys & 4095), .rip = b->key.rip,
-                          .cs_base = b->key.cs_base, .cs_limit = b->key.cs_limit, .key = b->key.mode, .max_insns = b->d.n_insns, .in_place = b->d.start_pc == b->d.hot_pc};
+    struct xl_input in = {.code = host,
+                          .code_bytes = 4096 - (unsigned)(b->key.phys & 4095),
+                          .rip = b->key.rip,
+                          .cs_base = b->key.cs_base,
+                          .cs_limit = b->key.cs_limit,
+                          .key = b->key.mode,
+                          .max_insns = b->d.n_insns,
+                          .in_place = b->d.start_pc == b->d.hot_pc};
     if (b->phys2 != ~0ull) {
         in.next = gpmem_ptr(v->mem, b->phys2);
         in.next_bytes = 15;

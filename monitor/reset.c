@@ -16,8 +16,8 @@ void sys_reset(struct vcpu *v)
     *c = (struct cpu){0};
     for (unsigned i = S_ES; i <= S_GS; i++)
         data_segment(&c->seg[i]);
-    c->seg[S_CS] = (struct seg){.sel = 0xf000, .base = 0xffff0000, .limit = 0xffff,
-                                .attr = SEG_P | SEG_S | SEG_CODE | SEG_RW | SEG_A};
+    c->seg[S_CS] = (struct seg){
+        .sel = 0xf000, .base = 0xffff0000, .limit = 0xffff, .attr = SEG_P | SEG_S | SEG_CODE | SEG_RW | SEG_A};
     cpu_seg_cache(&c->seg[S_CS]);
     c->seg[S_LDTR] = (struct seg){.limit = 0xffff, .attr = SEG_P | DT_LDT};
     c->seg[S_TR] = (struct seg){.limit = 0xffff, .attr = SEG_P | DT_TSS_BUSY};

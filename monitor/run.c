@@ -11,6 +11,15 @@
 /* What one step of the loop says. */
 enum step { STEP_GO_ON, STEP_OUT };
 
+/* Makes a rare path common (-accel bt,force-exit=N): the block is left at its end. */
+static void force_exit(struct vcpu *v, struct cc_block *b)
+{
+    struct vcpu_priv *p = v->priv;
+    p->force_lcg = p->force_lcg * 6364136223846793005ull + 1442695040888963407ull; /* Knuth's MMIX; rng.c is not nofpu */
+    if ((p->force_lcg >> 33) % v->vm->cfg.force_exit == 0)
+        cc_kick(p->cc, b, 0);
+}
+
 static uint64_t enter(struct vcpu *v, struct cc_block *b)
 {
     struct vcpu_priv *p = v->priv;
@@ -21,6 +30,8 @@ static uint64_t enter(struct vcpu *v, struct cc_block *b)
     p->enter_block = b;
     window_switch(v, b->key.mode);
     fpu_enter(v);
+    if (v->vm->cfg.force_exit)
+        force_exit(v, b);
     __atomic_store_n(&v->in_tc, 1, __ATOMIC_SEQ_CST);
     uint64_t code = TC_EXIT_DISPATCH;
     /* A kick from here on finds in_tc set and undoes the exits of enter_block. */

@@ -37,8 +37,8 @@ enum sys_result {
     SYS_NEXT = 0, /* done; continue at rip + len (the caller advances rip) */
     SYS_JUMP,     /* done; c.rip (and perhaps the mode) was set */
     SYS_FAULT,    /* v->fault is filled, no other state changed; rip is the instruction's */
-    SYS_EXIT,     /* leave the run loop to the embedder: v->exit is filled; rip already advanced unless the exit says otherwise */
-    SYS_RESTART,  /* string instruction interrupted between iterations: registers updated, rip stays */
+    SYS_EXIT, /* leave the run loop to the embedder: v->exit is filled; rip already advanced unless the exit says otherwise */
+    SYS_RESTART, /* string instruction interrupted between iterations: registers updated, rip stays */
 };
 
 /* Why vcpu_run returned: monitor/engine.h documents each. */
@@ -55,19 +55,19 @@ struct vcpu_exit {
 struct vcpu {
     struct cpu c; /* must be first: generated code addresses it */
     /* -- reached by generated code and glue; offsets in monitor/vcpu_layout.h -- */
-    uint64_t host_sp;  /* host stack while the TC runs */
-    uint64_t ea;       /* effective address handed to a callout: an offset for system instructions, linear for sites */
+    uint64_t host_sp; /* host stack while the TC runs */
+    uint64_t ea;      /* effective address handed to a callout: an offset for system instructions, linear for sites */
     uint64_t op_imm;
-    uint64_t site;     /* descriptor of the memory site in a slow path */
-    uint64_t op;       /* struct sys_op of a callout */
-    uint64_t jump_target; /* host pc to continue at */
-    uint64_t link_pc;  /* exit taken: host pc of its jump, or 0 */
-    uint64_t exit_code; /* enum tc_exit */
+    uint64_t site;                 /* descriptor of the memory site in a slow path */
+    uint64_t op;                   /* struct sys_op of a callout */
+    uint64_t jump_target;          /* host pc to continue at */
+    uint64_t link_pc;              /* exit taken: host pc of its jump, or 0 */
+    uint64_t exit_code;            /* enum tc_exit */
     uint64_t gs_base, gs_base_neg; /* GS base of the window that blocks of the current mode use, and minus it */
     uint64_t const_idx, const_page, const_sign, const_jc, const_63, const_31, const_15; /* PEXT masks, see xl_layout */
-    uint32_t event_pending; /* something the run loop must look at: interrupt, NMI, kick. STI tests it. */
-    uint32_t in_tc;    /* between tc_enter and tc_exit */
-    struct softtlb tlb[2]; /* [0] supervisor accesses, [1] user accesses */
+    uint32_t event_pending;  /* something the run loop must look at: interrupt, NMI, kick. STI tests it. */
+    uint32_t in_tc;          /* between tc_enter and tc_exit */
+    struct softtlb tlb[2];   /* [0] supervisor accesses, [1] user accesses */
     struct jump_cache jc[2]; /* [0] CPL 0-2, [1] CPL 3: indirect targets */
     /* -- C only -- */
     struct vm *vm;
@@ -79,16 +79,16 @@ struct vcpu {
     int intr_line; /* level of the INTR pin: ask vm->ops.intr_ack for the vector */
     uint32_t dr6_pending;
     struct stats *stats;
-    uint8_t *xsave; /* 64-byte aligned image of the guest's FPU state when !fpu_live, standard format */
+    uint8_t *xsave;         /* 64-byte aligned image of the guest's FPU state when !fpu_live, standard format */
     struct vcpu_priv *priv; /* run loop, codecache, ... */
     /* -- system instructions -- */
-    const struct vm_ops *ops; /* the embedder's callbacks; may be NULL in tests */
-    void *opaque;             /* ... and their first argument */
+    const struct vm_ops *ops;   /* the embedder's callbacks; may be NULL in tests */
+    void *opaque;               /* ... and their first argument */
     const struct cpumodel *cpu; /* what CPUID offers */
     struct msr_store msr;
-    uint64_t fpu_mask; /* XSAVE components kept in *xsave; 0: the host has FXSAVE only */
+    uint64_t fpu_mask;   /* XSAVE components kept in *xsave; 0: the host has FXSAVE only */
     uint32_t mxcsr_mask; /* MXCSR bits that the host's CPU has */
-    bool fpu_opt;      /* the host has XSAVEOPT */
+    bool fpu_opt;        /* the host has XSAVEOPT */
     /* An x87 state with the host's last instruction and operand addresses is about to be shown to the guest: put the guest's
      * in, or 0 where unknown. Values that are no host addresses stay. NULL: nothing is translated. nofpu. */
     void (*fpu_pointers)(struct vcpu *v, uint64_t *fip, uint64_t *fdp);

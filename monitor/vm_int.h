@@ -29,7 +29,10 @@ struct vm {
 /* Why enter() came back. ORDER none; glue gets the numbers through xl_helpers. */
 enum tc_exit {
     TC_EXIT_NONE, /* 0 means "go on" to the bridge */
-    TC_EXIT_LINK, TC_EXIT_INDIRECT, TC_EXIT_DISPATCH, TC_EXIT_HOSTFAULT,
+    TC_EXIT_LINK,
+    TC_EXIT_INDIRECT,
+    TC_EXIT_DISPATCH,
+    TC_EXIT_HOSTFAULT,
     TC_EXIT_FAULT,   /* v->fault at c.rip */
     TC_EXIT_CAREFUL, /* run the instruction at c.rip with callout sites */
     TC_EXIT_RESTART, /* a string instruction stopped between iterations */
@@ -43,7 +46,11 @@ enum tc_exit {
 #define EV_INJECT 16u
 
 #define ITLB_BITS 8
-struct itlb_entry { uint64_t lin, gpa; uint8_t *host; bool global, user; };
+struct itlb_entry {
+    uint64_t lin, gpa;
+    uint8_t *host;
+    bool global, user;
+};
 #define SITE_BITS 15
 #define SITE_CAREFUL_LIMIT 4
 struct site_entry {
@@ -70,7 +77,7 @@ enum fault_action {
     FA_RESTART  /* kicked inside a string instruction: the rest of it later */
 };
 struct bounce {
-    bool write;          /* contents go back to the guest after the instruction */
+    bool write; /* contents go back to the guest after the instruction */
     unsigned size, how;
     uint64_t desc, addr; /* of the site, as in its descriptor */
     bool whole;          /* all of it at one go */
@@ -90,16 +97,16 @@ struct vcpu_priv {
     uint64_t jc_cs_base[2];
     uint32_t jc_cs_limit[2];
     bool jc_used[2], jc_fleeting[2]; /* has entries; has some of pages that are not global */
-    uint64_t jc_pages[64];          /* linear pages with entries in either, by their low 12 bits */
+    uint64_t jc_pages[64];           /* linear pages with entries in either, by their low 12 bits */
     struct itlb_entry itlb[1u << ITLB_BITS];
     struct cc_block *enter_block; /* being entered or last entered */
     /* how the last block was left, for linking */
     struct cc_block *link_from;
     int link_index;
     bool want_jc;
-    unsigned invalidated;  /* blocks that died since the run loop looked: a running block may be among them */
+    unsigned invalidated; /* blocks that died since the run loop looked: a running block may be among them */
     bool code_page_lost;
-    bool deferred_out;     /* a write that has happened needs the embedder: v->exit is filled */
+    bool deferred_out; /* a write that has happened needs the embedder: v->exit is filled */
     struct bounce bounce;
     /* MMIO or port data that the embedder has completed, to be consumed when the instruction runs again */
     bool io_have, io_is_write, io_mmio;
@@ -115,7 +122,7 @@ struct vcpu_priv {
     struct window *win64, *win32; /* NULL: not in use */
     struct direct *direct;        /* NULL: user code is translated */
     const char *direct_why;
-    uint64_t user_ticks;          /* of translated user code since it was entered */
+    uint64_t user_ticks; /* of translated user code since it was entered */
     enum fault_action fault_action;
     uint64_t soften_phys;
     enum xl_strategy soften_strategy;
@@ -125,6 +132,7 @@ struct vcpu_priv {
     pthread_t thread;
     bool thread_known;
     struct rng rng;
+    uint64_t force_lcg; /* state of the generator behind force_exit */
     char *altstack;
 };
 /* sites.c */
@@ -133,7 +141,8 @@ void site_set_strategy(struct vcpu *v, uint64_t phys, enum xl_strategy s);
 void site_note_careful(struct vcpu *v, uint64_t phys);
 void site_note_easy(struct vcpu *v, uint64_t ret_pc);
 /* winfault.c */
-enum fault_action window_fault(struct vcpu *v, const struct cc_block *b, uint64_t pc, int trap, uint64_t addr, bool write);
+enum fault_action window_fault(struct vcpu *v, const struct cc_block *b, uint64_t pc, int trap, uint64_t addr,
+                               bool write);
 void window_switch(struct vcpu *v, uint32_t mode);
 bool window_usable(const struct vcpu *v, uint32_t mode);
 
@@ -145,12 +154,19 @@ int tc_callout(struct vcpu *v, uint64_t ret_pc);
 /* Brings gpr[] and rip up to date at a recovery point. Returns the block. */
 struct cc_block *tc_recover(struct vcpu *v, uint64_t pc);
 /* events */
-static inline void vcpu_set_event(struct vcpu *v, uint32_t bit) { __atomic_or_fetch(&v->event_pending, bit, __ATOMIC_SEQ_CST); }
-static inline void vcpu_clear_event(struct vcpu *v, uint32_t bit) { __atomic_and_fetch(&v->event_pending, ~bit, __ATOMIC_SEQ_CST); }
+static inline void vcpu_set_event(struct vcpu *v, uint32_t bit)
+{
+    __atomic_or_fetch(&v->event_pending, bit, __ATOMIC_SEQ_CST);
+}
+static inline void vcpu_clear_event(struct vcpu *v, uint32_t bit)
+{
+    __atomic_and_fetch(&v->event_pending, ~bit, __ATOMIC_SEQ_CST);
+}
 static inline bool vcpu_deliverable(const struct vcpu *v)
 {
     uint32_t ev = __atomic_load_n(&v->event_pending, __ATOMIC_RELAXED);
-    return (ev & EV_KICK) || ((ev & EV_NMI) && !v->nmi_blocked) || (v->c.if_flag && (ev & (EV_INTR | EV_WINDOW | EV_INJECT)));
+    return (ev & EV_KICK) || ((ev & EV_NMI) && !v->nmi_blocked) ||
+           (v->c.if_flag && (ev & (EV_INTR | EV_WINDOW | EV_INJECT)));
 }
 /* Takes what the embedder put into v->exit for the access that is about to be repeated. */
 void vcpu_complete_io(struct vcpu *v);

@@ -18,11 +18,11 @@ struct softtlb {
     int64_t tag_r[STLB_SIZE];
     int64_t tag_w[STLB_SIZE];
     uint64_t addend[STLB_SIZE];
-    uint64_t gpa[STLB_SIZE];   /* guest physical page of a filled entry */
-    uint16_t ng[STLB_NG_MAX];  /* indexes filled with non-global pages since the last flush ... */
-    uint64_t large;            /* bit n: a part of a large page with (linear >> 21) & 63 == n was entered */
-    bool huge;                 /* ... of one larger than 4 MiB */
-    uint32_t n_ng;             /* ... STLB_NG_MAX + 1 = too many, flush all */
+    uint64_t gpa[STLB_SIZE];  /* guest physical page of a filled entry */
+    uint16_t ng[STLB_NG_MAX]; /* indexes filled with non-global pages since the last flush ... */
+    uint64_t large;           /* bit n: a part of a large page with (linear >> 21) & 63 == n was entered */
+    bool huge;                /* ... of one larger than 4 MiB */
+    uint32_t n_ng;            /* ... STLB_NG_MAX + 1 = too many, flush all */
 };
 static inline unsigned stlb_index(uint64_t lin) { return (unsigned)(lin >> 12) & (STLB_SIZE - 1); }
 

@@ -7,9 +7,9 @@
 #include "shadowmmu/window.h"
 #include "base/check.h"
 #include "base/err.h"
+#include "shadowmmu/hostcall.h"
 #include <errno.h>
 #include <sys/mman.h>
-#include <unistd.h>
 
 #define CHUNK_SHIFT 21
 #define CHUNK_BYTES (1ull << CHUNK_SHIFT)
@@ -51,7 +51,7 @@ static inline void set_bit_to(uint64_t *m, unsigned i, bool on)
 }
 static inline unsigned lin_slot(uint64_t lin) { return (unsigned)((lin >> CHUNK_SHIFT) * 0x9e3779b97f4a7c15ull >> 52); }
 static inline unsigned gfn_slot(uint32_t gfn) { return (unsigned)(gfn * 0x9e3779b1u) >> 16; }
-static inline void *host_of(const struct window *w, uint64_t lin) { return (void *)(uintptr_t)(w->base + lin); }
+static inline uint64_t host_of(const struct window *w, uint64_t lin) { return w->base + lin; }
 static inline unsigned page_of(uint64_t lin) { return (unsigned)(lin >> 12) & (CHUNK_PAGES - 1); }
 
 uint64_t window_base(const struct window *w) { return w->base; }
@@ -75,36 +75,39 @@ static void clear_tables(struct window *w)
     w->huge = false;
 }
 
+static void *reserve(uint64_t want, uint64_t bytes, int prot)
+{
+    int64_t p = host_mmap(want, bytes, prot, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return host_mmap_failed(p) ? NULL : (void *)(uintptr_t)p;
+}
+
+static void release(void *p, uint64_t bytes)
+{
+    if (p)
+        host_munmap((uint64_t)(uintptr_t)p, bytes);
+}
+
 int window_create(struct window **out, struct gpmem *mem, bool wide, struct stats *stats)
 {
-    struct window *w = mmap(NULL, sizeof *w, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (w == MAP_FAILED)
+    struct window *w = reserve(0, sizeof *w, PROT_READ | PROT_WRITE);
+    if (!w)
         return -RD_E_NOMEM;
     w->mem = mem;
     w->stats = stats;
     w->wide = wide;
     w->base = WINDOW64_BASE;
-    w->chunk = mmap(NULL, MAX_CHUNKS * sizeof(struct chunk), PROT_READ | PROT_WRITE,
-                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (w->chunk == MAP_FAILED)
-        goto fail;
-    if (!wide) {
-        /* In the low 8 TiB with the rest of the monitor: the 64-bit window's hypervisor hole. */
-        uint64_t want = 0x30000000000ull;
-        void *p = mmap((void *)(uintptr_t)want, SPAN32 + 2 * GUARD, PROT_NONE,
-                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-        if (p == MAP_FAILED)
-            goto fail_chunks;
-        w->base = (uint64_t)(uintptr_t)p;
+    w->chunk = reserve(0, MAX_CHUNKS * sizeof(struct chunk), PROT_READ | PROT_WRITE);
+    if (!wide) /* in the low 8 TiB with the rest of the monitor: the 64-bit window's hypervisor hole */
+        w->base = (uint64_t)(uintptr_t)reserve(0x30000000000ull, SPAN32 + 2 * GUARD, PROT_NONE);
+    if (!w->chunk || !w->base) {
+        release((void *)(uintptr_t)(wide ? 0 : w->base), SPAN32 + 2 * GUARD);
+        release(w->chunk, MAX_CHUNKS * sizeof(struct chunk));
+        release(w, sizeof *w);
+        return -RD_E_NOMEM;
     }
     clear_tables(w);
     *out = w;
     return 0;
-fail_chunks:
-    munmap(w->chunk, MAX_CHUNKS * sizeof(struct chunk));
-fail:
-    munmap(w, sizeof *w);
-    return -RD_E_NOMEM;
 }
 
 /* ---- chunks ---- */
@@ -184,9 +187,9 @@ static void drop_page(struct window *w, struct chunk *c, unsigned page)
 static void host_unmap(struct window *w, uint64_t lin, uint64_t bytes)
 {
     if (w->wide)
-        munmap(host_of(w, lin), bytes);
+        host_munmap(host_of(w, lin), bytes);
     else
-        mmap(host_of(w, lin), bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+        host_mmap(host_of(w, lin), bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
     w->stats->window_unmaps++;
 }
 
@@ -195,18 +198,19 @@ static enum window_status host_map(struct window *w, uint64_t lin, const struct 
 {
     int prot = PROT_READ | (writable ? PROT_WRITE : 0);
     int fixed = w->wide && fresh ? MAP_FIXED_NOREPLACE : MAP_FIXED;
-    void *want = host_of(w, lin), *p;
-    p = mmap(want, bytes, prot, MAP_SHARED | fixed, gpmem_fd(w->mem), (off_t)(s->memfd_offset + (gpa - s->gpa)));
+    int64_t want = (int64_t)host_of(w, lin);
+    int64_t p =
+        host_mmap(host_of(w, lin), bytes, prot, MAP_SHARED | fixed, gpmem_fd(w->mem), s->memfd_offset + (gpa - s->gpa));
     w->stats->window_maps++;
     if (p == want) {
         w->mappings++;
         return WINDOW_OK;
     }
-    if (p != MAP_FAILED) {
-        munmap(p, bytes);
+    if (!host_mmap_failed(p)) { /* an old kernel that takes the address for a hint */
+        host_munmap((uint64_t)p, bytes);
         return WINDOW_CONFLICT;
     }
-    return errno == EEXIST ? WINDOW_CONFLICT : WINDOW_REFUSED;
+    return p == -EEXIST ? WINDOW_CONFLICT : WINDOW_REFUSED;
 }
 
 /* Drops the chunk's pages (all, or those that do not survive a CR3 load) in runs: what lies between them is not ours. */
@@ -270,7 +274,7 @@ void window_protect(struct window *w, uint64_t gpa)
         id = c->gfn_next[page];
         if (c->gfn[page] != gfn || !bit(c->writable, page))
             continue;
-        mprotect(host_of(w, c->lin + (uint64_t)page * 4096), 4096, PROT_READ);
+        host_mprotect(host_of(w, c->lin + (uint64_t)page * 4096), 4096, PROT_READ);
         set_bit_to(c->writable, page, false);
         w->mappings += 2;
         w->stats->window_protects++;
@@ -292,7 +296,7 @@ static enum window_status map_page(struct window *w, struct chunk *c, const stru
     unsigned page = page_of(lin);
     bool had = c->gfn[page] != NONE;
     if (had && c->gfn[page] == gpa >> 12 && writable && !bit(c->writable, page)) {
-        if (mprotect(host_of(w, lin), 4096, PROT_READ | PROT_WRITE))
+        if (host_mprotect(host_of(w, lin), 4096, PROT_READ | PROT_WRITE))
             return WINDOW_REFUSED;
         set_bit_to(c->writable, page, true);
         return WINDOW_OK;
@@ -318,7 +322,7 @@ static enum window_status map_large(struct window *w, struct chunk *c, const str
         enter_page(w, c, i, (uint32_t)(gpa >> 12) + i, writable && !traced, global);
         if (!traced || !writable)
             continue;
-        mprotect(host_of(w, c->lin + (uint64_t)i * 4096), 4096, PROT_READ);
+        host_mprotect(host_of(w, c->lin + (uint64_t)i * 4096), 4096, PROT_READ);
         w->mappings += 2;
     }
     return WINDOW_OK;
@@ -373,7 +377,7 @@ void window_destroy(struct window *w)
         return;
     window_flush(w, true);
     if (!w->wide)
-        munmap(host_of(w, 0), SPAN32 + 2 * GUARD);
-    munmap(w->chunk, MAX_CHUNKS * sizeof(struct chunk));
-    munmap(w, sizeof *w);
+        release((void *)(uintptr_t)w->base, SPAN32 + 2 * GUARD);
+    release(w->chunk, MAX_CHUNKS * sizeof(struct chunk));
+    release(w, sizeof *w);
 }
