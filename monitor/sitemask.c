@@ -5,6 +5,15 @@
  */
 #include "monitor/site_int.h"
 
+/* __builtin_popcountll is a library call without POPCNT. */
+static unsigned ones(uint64_t v)
+{
+    unsigned n = 0;
+    for (; v; v &= v - 1)
+        n++;
+    return n;
+}
+
 static uint64_t read_k16(unsigned k)
 {
     uint32_t x;
@@ -65,7 +74,7 @@ uint64_t site_mask_bytes(struct vcpu *v, uint32_t mask)
                                                        : read_k(v, XL_MASK_REG(mask)) & low_bits(bits);
     uint64_t bytes = 0;
     if (XL_MASK_KIND(mask) == XL_MASK_PACKED)
-        return low_bits((unsigned)__builtin_popcountll(set) << shift);
+        return low_bits(ones(set) << shift);
     for (unsigned i = 0; i < bits; i++)
         if (set >> i & 1)
             bytes |= low_bits(1u << shift) << (i % elements << shift);

@@ -154,7 +154,8 @@ static inline void em_ldm(struct emit *e, unsigned w, unsigned dst, int base, in
     em_modrm_mem(e, dst, base, index, scale, disp);
 }
 /* Three-byte VEX prefix for the flag-free BMI2 instructions. pp: 0 none 1 66 2 F3 3 F2; map 2 = 0F38 3 = 0F3A. */
-static inline void em_vex(struct emit *e, unsigned map, unsigned pp, unsigned w, unsigned reg, unsigned vvvv, unsigned rm)
+static inline void em_vex(struct emit *e, unsigned map, unsigned pp, unsigned w, unsigned reg, unsigned vvvv,
+                          unsigned rm)
 {
     em8(e, 0xc4);
     em8(e, (reg & 8 ? 0 : 0x80) | 0x40 | (rm & 8 ? 0 : 0x20) | map);

@@ -118,7 +118,8 @@ static void emit_all(struct xl *x)
     r->d.n_insns = x->cur;
 }
 
-enum xl_status xl_translate(struct xl *x, const struct xl_input *in, struct emit *hot, struct emit *cold, struct xl_result *r)
+enum xl_status xl_translate(struct xl *x, const struct xl_input *in, struct emit *hot, struct emit *cold,
+                            struct xl_result *r)
 {
     x->in = in;
     x->r = r;

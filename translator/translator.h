@@ -28,8 +28,12 @@ struct xl_glue {
     uint64_t site_pre;      /* site, ea set: callout strategy, before the access */
     uint64_t site_post;     /* callout strategy, after a write */
 };
-struct xl_tlb_layout { uint64_t tag_r, tag_w, addend; };
-struct xl_jc_layout { uint64_t tag, pc; };
+struct xl_tlb_layout {
+    uint64_t tag_r, tag_w, addend;
+};
+struct xl_jc_layout {
+    uint64_t tag, pc;
+};
 /* Where generated code finds things; all addresses are in the low 2 GiB. */
 struct xl_layout {
     uint64_t cpu; /* struct cpu */
@@ -42,7 +46,7 @@ struct xl_layout {
 };
 
 /* Descriptor of a memory site, passed to C in `site`. */
-#define XL_SITE_SIZE(d) ((d) & 0x7fu)
+#define XL_SITE_SIZE(d) ((d)&0x7fu)
 #define XL_SITE_HOW(d) ((d) >> 7 & 3) /* 0 read, 1 write, 2 both */
 #define XL_SITE_SEG(d) ((d) >> 9 & 7)
 #define XL_SITE_S1(d) ((d) >> 12 & 15) /* register that holds the address, then the pointer ... */
@@ -52,18 +56,18 @@ struct xl_layout {
 #define XL_SITE_64 0x00400000u
 #define XL_SITE_DIRECT 0x01000000u /* the access itself goes through the window: a miss can only fault or be careful */
 #define XL_SITE_MASKED 0x00800000u /* elements may be masked off: the mask is described in op_imm (XL_MASK_*) */
-#define XL_SITE_X87 0x02000000u  /* a pending x87 exception comes before any fault of the operand */
+#define XL_SITE_X87 0x02000000u    /* a pending x87 exception comes before any fault of the operand */
 /* A store whose faults come after everything else the instruction does; with XL_SITE_X87: which is then undone. */
 #define XL_SITE_LATE 0x04000000u
-#define XL_SITE_FLUSH 0x08000000u /* may be in an execute-only segment */
-#define XL_SITE_MMX 0x10000000u   /* a store of an MMX register */
+#define XL_SITE_FLUSH 0x08000000u     /* may be in an execute-only segment */
+#define XL_SITE_MMX 0x10000000u       /* a store of an MMX register */
 #define XL_SITE_UNALIGNED 0x20000000u /* never #AC */
 #define XL_SITE_X87ENV 0x40000000u    /* x87 environment, perhaps with registers: aligned as its words are */
 #define XL_SITE_WRAP16 0x80000000u    /* ... and, under 16-bit addresses, each piece of it wraps at 64 KiB by itself */
 /* Description of a mask: element i of the operand, of 1 << SHIFT bytes, is accessed if one of the mask's first BITS bits whose
  * number is i modulo ELEMENTS is set; PACKED: the first elements are, as many as bits are set. */
 enum { XL_MASK_NONE, XL_MASK_K, XL_MASK_PACKED, XL_MASK_SIGNS /* of a vector register's elements */ };
-#define XL_MASK_KIND(m) ((m) & 15u)
+#define XL_MASK_KIND(m) ((m)&15u)
 #define XL_MASK_REG(m) ((m) >> 4 & 31)
 #define XL_MASK_SHIFT(m) ((m) >> 12 & 15)
 #define XL_MASK_BITS(m) ((m) >> 16 & 0xff)
@@ -71,7 +75,7 @@ enum { XL_MASK_NONE, XL_MASK_K, XL_MASK_PACKED, XL_MASK_SIGNS /* of a vector reg
 enum { XL_READ, XL_WRITE, XL_RW };
 
 /* Instruction classes, for statistics and listings. */
-#define XL_CLASSES(X)                                                                                                 \
+#define XL_CLASSES(X)                                                                                                  \
     X(IDENT) X(MEM) X(JCC) X(JMP) X(CALL) X(RET) X(JMP_IND) X(CALL_IND) X(STACK) X(INLINE) X(CALLOUT) X(UD)
 enum xl_class {
 #define X(n) XL_##n,
@@ -95,17 +99,17 @@ struct xl_insn_info { /* for listings */
 /* How a memory operand is reached. A block of 16/32-bit code, or of 64-bit code in the upper half, may use the window. */
 enum xl_strategy { XL_SITE_WINDOW, XL_SITE_SOFT, XL_SITE_CALLOUT };
 struct xl_input {
-    const uint8_t *code;  /* bytes at rip ... */
-    unsigned code_bytes;  /* ... up to the end of the page (or of the CS limit, if nearer) */
-    const uint8_t *next;  /* bytes at the start of the next page, or NULL: not accessible or not to be crossed */
+    const uint8_t *code; /* bytes at rip ... */
+    unsigned code_bytes; /* ... up to the end of the page (or of the CS limit, if nearer) */
+    const uint8_t *next; /* bytes at the start of the next page, or NULL: not accessible or not to be crossed */
     unsigned next_bytes;
-    uint64_t rip;         /* offset in CS */
+    uint64_t rip; /* offset in CS */
     uint64_t cs_base;
-    uint32_t cs_limit;    /* 16/32-bit code only */
-    uint32_t key;         /* CPU_KEY_* */
+    uint32_t cs_limit; /* 16/32-bit code only */
+    uint32_t key;      /* CPU_KEY_* */
     unsigned max_insns;
     bool in_place; /* the hot code continues another block: hot_pc must be where the buffer starts */
-    bool window; /* sites may go through the window (GS base is set) unless strategy() says otherwise */
+    bool window;   /* sites may go through the window (GS base is set) unless strategy() says otherwise */
     /* Strategy of the sites of the instruction at code + off. May be NULL: window if allowed, else soft. */
     enum xl_strategy (*strategy)(void *opaque, unsigned off);
     void *opaque;
@@ -145,15 +149,19 @@ struct xl;
 int xl_create(struct xl **out, const struct xl_layout *layout, const struct xl_cpu *cpu);
 void xl_destroy(struct xl *x);
 /* Writes code into hot and cold (p..end); on XL_OK fills *r. */
-enum xl_status xl_translate(struct xl *x, const struct xl_input *in, struct emit *hot, struct emit *cold, struct xl_result *r);
+enum xl_status xl_translate(struct xl *x, const struct xl_input *in, struct emit *hot, struct emit *cold,
+                            struct xl_result *r);
 /* Writes the glue into e; fills *g. helpers: C functions (see xl_glue.c). */
 struct xl_helpers {
-    uint64_t callout, site_miss, site_pre, site_post; /* int f(struct vcpu *, uint64_t ret_pc): 0 = go on, else exit code */
-    uint64_t vcpu;                                    /* first argument */
-    uint64_t exit_code, jump_target;                  /* places in the vcpu block */
+    uint64_t callout, site_miss, site_pre,
+        site_post;                   /* int f(struct vcpu *, uint64_t ret_pc): 0 = go on, else exit code */
+    uint64_t vcpu;                   /* first argument */
+    uint64_t exit_code, jump_target; /* places in the vcpu block */
     uint64_t code_link, code_indirect, code_dispatch, code_hostfault;
 };
-struct xl_entry { uint64_t enter, exit_hostfault, end; };
+struct xl_entry {
+    uint64_t enter, exit_hostfault, end;
+};
 void xl_emit_glue(struct emit *e, struct xl_layout *layout, const struct xl_helpers *h, struct xl_entry *enter64,
                   struct xl_entry *enter32);
 /* Prints the TU and its CCF side by side. */

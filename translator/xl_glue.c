@@ -29,23 +29,23 @@ static void store_regs(const struct glue *g, bool with_rsp)
     for (unsigned r = 0; r < 16; r++)
         if (r != R_RSP || with_rsp)
             em_st64(e, r, slot(g, r));
-    em8(e, 0x9f);                                            /* lahf */
-    em8(e, 0x0f), em8(e, 0x90), em8(e, 0xc0);                /* seto al */
-    em8(e, 0x80), em8(e, 0xe4), em8(e, 0xd5);                /* and ah, SF|ZF|AF|PF|CF */
-    em8(e, 0xc0), em8(e, 0xe0), em8(e, 3);                   /* shl al, 3: OF is bit 11 */
-    em8(e, 0x88), em_modrm_abs(e, 4, flags(g), 0);           /* mov [flags], ah */
-    em8(e, 0x88), em_modrm_abs(e, 0, flags(g) + 1, 0);       /* mov [flags + 1], al */
+    em8(e, 0x9f);                                      /* lahf */
+    em8(e, 0x0f), em8(e, 0x90), em8(e, 0xc0);          /* seto al */
+    em8(e, 0x80), em8(e, 0xe4), em8(e, 0xd5);          /* and ah, SF|ZF|AF|PF|CF */
+    em8(e, 0xc0), em8(e, 0xe0), em8(e, 3);             /* shl al, 3: OF is bit 11 */
+    em8(e, 0x88), em_modrm_abs(e, 4, flags(g), 0);     /* mov [flags], ah */
+    em8(e, 0x88), em_modrm_abs(e, 0, flags(g) + 1, 0); /* mov [flags + 1], al */
 }
 
 static void load_regs(const struct glue *g, bool with_rsp)
 {
     struct emit *e = g->e;
-    em8(e, 0x8a), em_modrm_abs(e, 4, flags(g), 0);           /* mov ah, [flags] */
-    em8(e, 0x8a), em_modrm_abs(e, 0, flags(g) + 1, 0);       /* mov al, [flags + 1] */
-    em8(e, 0xc0), em8(e, 0xe8), em8(e, 3);                   /* shr al, 3 */
-    em8(e, 0x24), em8(e, 1);                                 /* and al, 1 */
-    em8(e, 0x04), em8(e, 0x7f);                              /* add al, 127: OF = al */
-    em8(e, 0x9e);                                            /* sahf */
+    em8(e, 0x8a), em_modrm_abs(e, 4, flags(g), 0);     /* mov ah, [flags] */
+    em8(e, 0x8a), em_modrm_abs(e, 0, flags(g) + 1, 0); /* mov al, [flags + 1] */
+    em8(e, 0xc0), em8(e, 0xe8), em8(e, 3);             /* shr al, 3 */
+    em8(e, 0x24), em8(e, 1);                           /* and al, 1 */
+    em8(e, 0x04), em8(e, 0x7f);                        /* add al, 127: OF = al */
+    em8(e, 0x9e);                                      /* sahf */
     for (unsigned r = 0; r < 16; r++)
         if (r != R_RSP || with_rsp)
             em_ld64(e, r, slot(g, r));
@@ -109,9 +109,9 @@ static uint64_t emit_bridge(const struct glue *g, uint64_t helper, uint64_t leav
     em_movi(e, R_RDI, g->h->vcpu);
     em_ldm(e, 1, R_RSI, R_RSP, -1, 0, 0);
     em_movi(e, R_RAX, helper);
-    em8(e, 0xff), em8(e, 0xd0);                   /* call rax */
-    em8(e, 0x85), em8(e, 0xc0);                   /* test eax, eax */
-    em8(e, 0x75), em8(e, 0);                      /* jnz out */
+    em8(e, 0xff), em8(e, 0xd0); /* call rax */
+    em8(e, 0x85), em8(e, 0xc0); /* test eax, eax */
+    em8(e, 0x75), em8(e, 0);    /* jnz out */
     uint8_t *out = e->p - 1;
     load_regs(g, false);
     em8(e, 0xc3);

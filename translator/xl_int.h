@@ -15,25 +15,47 @@ struct xl_insn {
     ZydisDecodedOperand op[ZYDIS_MAX_OPERAND_COUNT];
     const uint8_t *bytes;
     uint8_t raw[16];
-    uint16_t off;      /* from the TU's start */
-    uint16_t use;      /* general registers read or written */
-    uint16_t wronly;   /* ... of which completely overwritten and not read */
-    uint16_t regs;     /* ... of which are operands themselves, not just parts of an address */
-    int8_t mem;        /* index of the explicit memory operand that is accessed, or -1 */
-    uint8_t how;       /* XL_READ.. of the memory operand */
-    bool high_byte;    /* names AH, CH, DH or BH: no REX prefix possible */
-    uint8_t cls;       /* enum xl_class */
-    uint8_t act;       /* enum xl_act */
-    uint8_t sys;       /* SYS_OP_* when act is XL_ACT_SYS */
-    bool ends;         /* ends the TU */
+    uint16_t off;     /* from the TU's start */
+    uint16_t use;     /* general registers read or written */
+    uint16_t wronly;  /* ... of which completely overwritten and not read */
+    uint16_t regs;    /* ... of which are operands themselves, not just parts of an address */
+    int8_t mem;       /* index of the explicit memory operand that is accessed, or -1 */
+    uint8_t how;      /* XL_READ.. of the memory operand */
+    bool high_byte;   /* names AH, CH, DH or BH: no REX prefix possible */
+    uint8_t cls;      /* enum xl_class */
+    uint8_t act;      /* enum xl_act */
+    uint8_t sys;      /* SYS_OP_* when act is XL_ACT_SYS */
+    bool ends;        /* ends the TU */
     uint8_t strategy; /* enum xl_strategy of its memory sites */
 };
 /* What the emitter does with it; finer than the class. */
 enum xl_act {
-    XL_ACT_IDENT, XL_ACT_MEM, XL_ACT_DROP, XL_ACT_LEA, XL_ACT_MOFFS, XL_ACT_BITSTR,
-    XL_ACT_JCC, XL_ACT_JMP, XL_ACT_CALL, XL_ACT_RET, XL_ACT_JMP_IND, XL_ACT_CALL_IND, XL_ACT_LOOP,
-    XL_ACT_PUSH_R, XL_ACT_PUSH_I, XL_ACT_PUSH_M, XL_ACT_POP_R, XL_ACT_LEAVE, XL_ACT_PUSHF,
-    XL_ACT_CLI, XL_ACT_STI, XL_ACT_CLD, XL_ACT_STD, XL_ACT_RDTSC, XL_ACT_SALC, XL_ACT_MOV_FROM_SREG,
+    XL_ACT_IDENT,
+    XL_ACT_MEM,
+    XL_ACT_DROP,
+    XL_ACT_LEA,
+    XL_ACT_MOFFS,
+    XL_ACT_BITSTR,
+    XL_ACT_JCC,
+    XL_ACT_JMP,
+    XL_ACT_CALL,
+    XL_ACT_RET,
+    XL_ACT_JMP_IND,
+    XL_ACT_CALL_IND,
+    XL_ACT_LOOP,
+    XL_ACT_PUSH_R,
+    XL_ACT_PUSH_I,
+    XL_ACT_PUSH_M,
+    XL_ACT_POP_R,
+    XL_ACT_LEAVE,
+    XL_ACT_PUSHF,
+    XL_ACT_CLI,
+    XL_ACT_STI,
+    XL_ACT_CLD,
+    XL_ACT_STD,
+    XL_ACT_RDTSC,
+    XL_ACT_SALC,
+    XL_ACT_MOV_FROM_SREG,
     XL_ACT_SYS
 };
 
@@ -58,9 +80,9 @@ struct xl_ea {
     int base, index; /* GPR or NO_REG */
     unsigned scale;  /* log2 */
     int32_t disp;
-    uint64_t abs;    /* when abs_valid: the whole offset is constant */
+    uint64_t abs; /* when abs_valid: the whole offset is constant */
     bool abs_valid;
-    unsigned asize;  /* 2, 4, 8 */
+    unsigned asize; /* 2, 4, 8 */
     unsigned seg;
 };
 /* A site ready for use: the access goes to [base + index * 2^scale + disp], through the window if gs is set. The soft
@@ -96,7 +118,10 @@ bool xl_offered(const struct xl *x, const struct xl_insn *n);
 unsigned xl_pick(struct xl *x, unsigned avoid, bool legacy);
 void xl_spill(struct xl *x, int r);
 void xl_unspill(struct xl *x, unsigned mask);
-static inline uint64_t xl_slot(const struct xl *x, int r) { return x->l->cpu + offsetof(struct cpu, spill) + 8u * (unsigned)r; }
+static inline uint64_t xl_slot(const struct xl *x, int r)
+{
+    return x->l->cpu + offsetof(struct cpu, spill) + 8u * (unsigned)r;
+}
 static inline uint64_t xl_cpu(const struct xl *x, size_t off) { return x->l->cpu + off; }
 void xl_add_point(struct xl *x, uint64_t pc, unsigned guest_off);
 void xl_set_rip(struct xl *x, struct emit *e, uint64_t rip);
@@ -105,8 +130,8 @@ void xl_call_glue(struct xl *x, struct emit *e, uint64_t glue, unsigned guest_of
 void xl_ea_of(struct xl *x, const struct xl_insn *n, struct xl_ea *ea);
 void xl_ea_stack(struct xl *x, int32_t disp, struct xl_ea *ea);
 void xl_emit_ea(struct xl *x, const struct xl_ea *ea, unsigned dst);
-struct xl_site xl_site(struct xl *x, const struct xl_insn *n, const struct xl_ea *ea, unsigned size, unsigned how, unsigned avoid,
-                       unsigned flags);
+struct xl_site xl_site(struct xl *x, const struct xl_insn *n, const struct xl_ea *ea, unsigned size, unsigned how,
+                       unsigned avoid, unsigned flags);
 void xl_site_done(struct xl *x, const struct xl_insn *n);
 /* xl_mask.c: description of the mask of the memory operand, 0 if it has none */
 uint32_t xl_mask_of(const struct xl_insn *n, unsigned size);

@@ -94,7 +94,8 @@ static bool w_means_gpr(const struct xl_insn *n)
 /* VEX (C4, C5) or XOP (8F): always written in the three-byte form. */
 static void emit_vex(struct xl *x, const struct xl_insn *n, const struct xl_site *s, int reg)
 {
-    const uint8_t *b = n->bytes + (n->i.encoding == ZYDIS_INSTRUCTION_ENCODING_XOP ? n->i.raw.xop.offset : n->i.raw.vex.offset);
+    const uint8_t *b =
+        n->bytes + (n->i.encoding == ZYDIS_INSTRUCTION_ENCODING_XOP ? n->i.raw.xop.offset : n->i.raw.vex.offset);
     uint8_t b1, b2;
     if (b[0] == 0xc5) {
         b1 = (b[1] & 0x80) | 0x60 | 1;

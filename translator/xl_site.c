@@ -38,7 +38,9 @@ void xl_ea_of(struct xl *x, const struct xl_insn *n, struct xl_ea *ea)
         if (n->op[k].type == ZYDIS_OPERAND_TYPE_MEMORY && (!o || n->mem == (int)k))
             o = &n->op[k];
     CHECK(o);
-    *ea = (struct xl_ea){.base = xl_gpr(o->mem.base), .index = xl_gpr(o->mem.index), .asize = n->i.address_width / 8u,
+    *ea = (struct xl_ea){.base = xl_gpr(o->mem.base),
+                         .index = xl_gpr(o->mem.index),
+                         .asize = n->i.address_width / 8u,
                          .seg = seg_index(o->mem.segment)};
     ea->scale = o->mem.scale ? (unsigned)__builtin_ctz(o->mem.scale) : 0;
     uint64_t disp = o->mem.disp.has_displacement ? (uint64_t)o->mem.disp.value : 0;
@@ -60,7 +62,10 @@ void xl_ea_stack(struct xl *x, int32_t disp, struct xl_ea *ea)
     ea->asize = x->m64 ? 8 : x->in->key & CPU_KEY_SS32 ? 4 : 2;
 }
 
-static uint64_t seg_field(struct xl *x, unsigned seg, size_t off) { return xl_cpu(x, offsetof(struct cpu, seg) + seg * sizeof(struct seg) + off); }
+static uint64_t seg_field(struct xl *x, unsigned seg, size_t off)
+{
+    return xl_cpu(x, offsetof(struct cpu, seg) + seg * sizeof(struct seg) + off);
+}
 
 /* dst = offset, truncated to the address size. */
 void xl_emit_ea(struct xl *x, const struct xl_ea *ea, unsigned dst)
@@ -70,7 +75,7 @@ void xl_emit_ea(struct xl *x, const struct xl_ea *ea, unsigned dst)
     int base = ea->base, index = ea->index;
     unsigned scale = ea->scale;
     if (base < 0 && index >= 0 && scale == 0)
-        base = index, index = NO_REG; /* shorter, and no disp32 */
+        base = index, index = NO_REG;      /* shorter, and no disp32 */
     if (index == R_RSP && base != R_RSP) { /* RSP cannot be an index; scale is 1 then */
         index = base;
         base = R_RSP;
@@ -83,7 +88,8 @@ void xl_emit_ea(struct xl *x, const struct xl_ea *ea, unsigned dst)
         em_movzx16_rr(e, dst, dst);
 }
 
-static uint32_t describe(struct xl *x, const struct xl_ea *ea, unsigned s1, unsigned s2, unsigned size, unsigned how, unsigned flags)
+static uint32_t describe(struct xl *x, const struct xl_ea *ea, unsigned s1, unsigned s2, unsigned size, unsigned how,
+                         unsigned flags)
 {
     return size | how << 7 | ea->seg << 9 | s1 << 12 | s2 << 16 | flags | (x->m64 ? XL_SITE_64 : 0);
 }
@@ -96,8 +102,8 @@ static bool needs_segment(const struct xl *x, const struct xl_ea *ea)
 }
 
 /* s1 = offset -> linear address; returns the register that holds 1 if the limit allows the access. */
-static unsigned emit_segment(struct xl *x, const struct xl_ea *ea, unsigned s1, unsigned s2, unsigned size, unsigned how,
-                             unsigned avoid)
+static unsigned emit_segment(struct xl *x, const struct xl_ea *ea, unsigned s1, unsigned s2, unsigned size,
+                             unsigned how, unsigned avoid)
 {
     struct emit *e = x->hot;
     size_t nlim = how == XL_READ ? offsetof(struct seg, nlim_r) : offsetof(struct seg, nlim_w);
@@ -120,8 +126,8 @@ static void emit_miss(struct xl *x, const struct xl_insn *n, uint32_t desc, uint
     xl_call_glue(x, c, x->g->site_miss, n->off);
 }
 
-static void emit_lookup(struct xl *x, const struct xl_insn *n, const struct xl_ea *ea, unsigned s1, unsigned s2, unsigned size,
-                        unsigned how, unsigned avoid, uint32_t desc)
+static void emit_lookup(struct xl *x, const struct xl_insn *n, const struct xl_ea *ea, unsigned s1, unsigned s2,
+                        unsigned size, unsigned how, unsigned avoid, uint32_t desc)
 {
     struct emit *e = x->hot;
     const struct xl_layout *l = x->l;
@@ -184,10 +190,11 @@ static void window64(struct xl *x, const struct xl_insn *n, const struct xl_ea *
 }
 
 /* 16/32-bit code: the effective address is cut to 32 bits, so it cannot leave the 4 GiB window. */
-static void window32(struct xl *x, const struct xl_insn *n, const struct xl_ea *ea, unsigned size, unsigned how, unsigned avoid,
-                     unsigned flags, struct xl_site *s)
+static void window32(struct xl *x, const struct xl_insn *n, const struct xl_ea *ea, unsigned size, unsigned how,
+                     unsigned avoid, unsigned flags, struct xl_site *s)
 {
-    *s = (struct xl_site){.base = ea->base, .index = ea->index, .scale = ea->scale, .disp = ea->disp, .gs = true, .a32 = true};
+    *s = (struct xl_site){
+        .base = ea->base, .index = ea->index, .scale = ea->scale, .disp = ea->disp, .gs = true, .a32 = true};
     bool seg = needs_segment(x, ea);
     if (!seg && ea->asize == 4) {
         if (ea->abs_valid)
@@ -207,8 +214,8 @@ static void window32(struct xl *x, const struct xl_insn *n, const struct xl_ea *
     em8(x->cold, 0x0f), em8(x->cold, 0x0b); /* never comes back */
 }
 
-static struct xl_site soft_site(struct xl *x, const struct xl_insn *n, const struct xl_ea *ea, unsigned size, unsigned how,
-                                unsigned avoid, unsigned flags, bool callout)
+static struct xl_site soft_site(struct xl *x, const struct xl_insn *n, const struct xl_ea *ea, unsigned size,
+                                unsigned how, unsigned avoid, unsigned flags, bool callout)
 {
     unsigned s1 = xl_pick(x, avoid, n->high_byte), s2 = xl_pick(x, avoid | BIT(s1), n->high_byte);
     xl_emit_ea(x, ea, s1); /* before RCX, which may be part of it, is overwritten */
@@ -229,8 +236,8 @@ static struct xl_site soft_site(struct xl *x, const struct xl_insn *n, const str
 
 /* Emits the way to the operand. The registers in avoid are left alone; all that n uses hold their guest values, but for RCX,
  * which may be scratch: xl_unspill(n->regs) what the access itself needs afterwards. */
-struct xl_site xl_site(struct xl *x, const struct xl_insn *n, const struct xl_ea *ea, unsigned size, unsigned how, unsigned avoid,
-                       unsigned flags)
+struct xl_site xl_site(struct xl *x, const struct xl_insn *n, const struct xl_ea *ea, unsigned size, unsigned how,
+                       unsigned avoid, unsigned flags)
 {
     struct xl_site s;
     bool callout = x->careful || n->strategy == XL_SITE_CALLOUT || (x->in->key & CPU_KEY_AC) || size > 127;

@@ -9,7 +9,8 @@
 bool xl_string_direct(const struct xl *x, const struct xl_insn *n)
 {
     bool movs = n->sys == SYS_OP_MOVS;
-    if (!x->m64 || x->careful || n->strategy != XL_SITE_WINDOW || n->i.address_width != 64 || (!movs && n->sys != SYS_OP_STOS))
+    if (!x->m64 || x->careful || n->strategy != XL_SITE_WINDOW || n->i.address_width != 64 ||
+        (!movs && n->sys != SYS_OP_STOS))
         return false;
     if (!(n->i.attributes & ZYDIS_ATTRIB_HAS_REP) || (x->in->key & (CPU_KEY_STEP | CPU_KEY_AC)))
         return false;
