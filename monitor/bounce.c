@@ -216,7 +216,10 @@ static int stop_after(struct vcpu *v, uint64_t ret_pc, struct cc_block *b)
     const struct ccf_point *p = cc_find_point(b, ret_pc);
     if (p->guest_off != b->d.tu_bytes)
         return site_leave(v, ret_pc, TC_EXIT_DISPATCH);
+    /* A signal that kicks must not come in between; if one does come, this leaves soon enough. */
+    __atomic_store_n(&v->in_tc, 0, __ATOMIC_SEQ_CST);
     cc_kick(v->priv->cc, b, 0);
+    __atomic_store_n(&v->in_tc, 1, __ATOMIC_SEQ_CST);
     fpu_enter(v);
     return 0;
 }
