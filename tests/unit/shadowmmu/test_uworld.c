@@ -753,29 +753,68 @@ static void jump_into_stub(uint64_t offset, uint64_t rax)
     uw_run(w, &s, &ev);
 }
 
-static int ending_fd;
-static void check_unharmed(uint64_t offset)
+/* Lines of /proc/PID/NAME. */
+static unsigned lines(int pid, const char *name, char *text, size_t bytes)
 {
-    /* The world may be dead, or have reported anything; ours are the processes and files that must be as they were. */
-    cr_assert_eq(fcntl(ending_fd, F_GETFD), FD_CLOEXEC, "offset %lx", offset);
+    char path[64];
+    snprintf(path, sizeof path, "/proc/%d/%s", pid, name);
+    FILE *f = fopen(path, "r");
+    cr_assert_not_null(f);
+    size_t n = fread(text, 1, bytes - 1, f);
+    fclose(f);
+    text[n] = 0;
+    unsigned count = 0;
+    for (size_t i = 0; i < n; i++)
+        count += text[i] == '\n';
+    return count;
+}
+
+static unsigned children(void)
+{
+    char path[64], text[4096];
+    snprintf(path, sizeof path, "/proc/self/task/%d/children", getpid());
+    FILE *f = fopen(path, "r");
+    cr_assert_not_null(f);
+    size_t n = fread(text, 1, sizeof text, f);
+    fclose(f);
+    unsigned count = 0;
+    for (size_t i = 0; i < n; i++)
+        count += text[i] == ' ';
+    return count;
+}
+
+/* The world may be dead, or have reported anything; but what is mapped in it and which processes there are has not changed. */
+static void check_unharmed(uint64_t offset, uint64_t nr)
+{
+    char text[8192];
     if (ev.kind == UW_DEAD) {
         uw_put(w);
         w = uw_get(pool);
         cr_assert_not_null(w);
+    } else {
+        /* code, data, the stub's three, [vsyscall] */
+        cr_assert_eq(lines(uw_pid(w), "maps", text, sizeof text), 6, "offset %lx number %lu:\n%s", offset, nr, text);
+    }
+    cr_assert_leq(children(), 2 + 2 * 2, "offset %lx number %lu", offset, nr);
+}
+
+static void jump_everywhere(uint64_t nr)
+{
+    uint64_t end = (uint64_t)(uw_stub_end - uw_stub);
+    for (uint64_t at = 0; at < end; at++) {
+        jump_into_stub(at, nr);
+        check_unharmed(at, nr);
     }
 }
 
 Test(uw, jumps_to_every_offset_of_the_stub, .timeout = 600)
 {
-    ending_fd = fd;
-    uint64_t end = (uint64_t)(uw_stub_end - uw_stub);
-    struct itimerval every = {{0, 2000}, {0, 2000}};
+    static const uint64_t numbers[] = {SYS_mmap, SYS_mprotect, SYS_clone, SYS_pwrite64, SYS_rt_sigreturn, SYS_futex};
+    struct itimerval every = {{0, 3000}, {0, 3000}};
     signal(SIGALRM, on_alarm); /* some offsets wait for ever */
     setitimer(ITIMER_REAL, &every, NULL);
-    for (uint64_t at = 0; at < end; at++) {
-        jump_into_stub(at, at & 1 ? 15 : 202);
-        check_unharmed(at);
-    }
+    for (unsigned i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
+        jump_everywhere(numbers[i]);
     setitimer(ITIMER_REAL, &(struct itimerval){0}, NULL);
     expect_survivor();
 }
@@ -862,22 +901,6 @@ Test(uw, a_killed_world_is_noticed)
     expect_survivor();
 }
 
-/* Lines of /proc/PID/NAME. */
-static unsigned lines(int pid, const char *name, char *text, size_t bytes)
-{
-    char path[64];
-    snprintf(path, sizeof path, "/proc/%d/%s", pid, name);
-    FILE *f = fopen(path, "r");
-    cr_assert_not_null(f);
-    size_t n = fread(text, 1, bytes - 1, f);
-    fclose(f);
-    text[n] = 0;
-    unsigned count = 0;
-    for (size_t i = 0; i < n; i++)
-        count += text[i] == '\n';
-    return count;
-}
-
 Test(uw, nothing_but_the_stub_is_mapped)
 {
     char text[8192];
@@ -929,20 +952,6 @@ Test(uw, a_recycled_world_remembers_nothing)
     uw_fpu_save(w, img, sizeof img);
     for (unsigned i = 160; i < 416; i++)
         cr_assert_eq(img[i], 0);
-}
-
-static unsigned children(void)
-{
-    char path[64], text[4096];
-    snprintf(path, sizeof path, "/proc/self/task/%d/children", getpid());
-    FILE *f = fopen(path, "r");
-    cr_assert_not_null(f);
-    size_t n = fread(text, 1, sizeof text, f);
-    fclose(f);
-    unsigned count = 0;
-    for (size_t i = 0; i < n; i++)
-        count += text[i] == ' ';
-    return count;
 }
 
 Test(uw, a_thousand_worlds_leave_nothing_behind, .timeout = 600)
