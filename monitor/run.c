@@ -20,15 +20,6 @@ static void force_exit(struct vcpu *v, struct cc_block *b)
         cc_kick(p->cc, b, 0);
 }
 
-/* Makes a rare path common (-accel bt,force-exit=N): the block is left at its end. */
-static void force_exit(struct vcpu *v, struct cc_block *b)
-{
-    struct vcpu_priv *p = v->priv;
-    p->force_lcg = p->force_lcg * 6364136223846793005ull + 1442695040888963407ull; /* Knuth's MMIX; rng.c is not nofpu */
-    if ((p->force_lcg >> 33) % v->vm->cfg.force_exit == 0)
-        cc_kick(p->cc, b, 0);
-}
-
 static uint64_t enter(struct vcpu *v, struct cc_block *b)
 {
     struct vcpu_priv *p = v->priv;
@@ -39,8 +30,6 @@ static uint64_t enter(struct vcpu *v, struct cc_block *b)
     p->enter_block = b;
     window_switch(v, b->key.mode);
     fpu_enter(v);
-    if (v->vm->cfg.force_exit)
-        force_exit(v, b);
     if (v->vm->cfg.force_exit)
         force_exit(v, b);
     __atomic_store_n(&v->in_tc, 1, __ATOMIC_SEQ_CST);

@@ -133,7 +133,6 @@ struct vcpu_priv {
     bool thread_known;
     struct rng rng;
     uint64_t force_lcg; /* state of the generator behind force_exit */
-    uint64_t force_lcg; /* state of the generator behind force_exit */
     char *altstack;
 };
 /* sites.c */
