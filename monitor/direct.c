@@ -13,6 +13,7 @@
 #define CHUNK_PAGES 512u
 #define CHUNK_SHIFT 21
 #define AROUND 16u
+#define MIN_ADDRESS 0x10000u
 /* Promotion: user time spent translated and how long it ran between two kernel entries, in TSC ticks. Demotion: CPU time of the
  * world per turn, which includes what entering and leaving costs it (about 2.5 us). Setting a world up costs milliseconds, a turn
  * a signal and two hand-offs: only programs that compute gain. */
@@ -361,7 +362,8 @@ static int map_page(struct vcpu *v, struct space *s, uint64_t lin, const struct 
     const struct gpmem_slot *slot = gpmem_find(v->mem, r->gpa);
     uint64_t page = lin & PAGE_MASK, gpa = r->gpa & PAGE_MASK, table;
     uint64_t leaf = leaf_of(v, lin, r, &table);
-    if (!slot || uw_conflicts(v->priv->direct->pool, page, PAGE_SIZE))
+    /* Below vm.mmap_min_addr the host maps nothing. */
+    if (!slot || page < MIN_ADDRESS || uw_conflicts(v->priv->direct->pool, page, PAGE_SIZE))
         return -RD_E_UNSUPPORTED;
     struct chunk *c = make_chunk(s, lin);
     if (!c)

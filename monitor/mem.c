@@ -176,8 +176,8 @@ static void fill_tlb(struct vcpu *v, const struct mem_page *p, unsigned how, con
     if (!user && r->user && (v->c.cr4 & CR4_SMAP))
         return;
     bool write = r->writable && r->dirty && !p->rom && !p->traced;
-    softtlb_fill(&v->tlb[user], p->lin & PAGE_MASK, p->gpa & PAGE_MASK, p->host - (p->gpa & 0xfff), r->page_bytes, write,
-                 r->global);
+    softtlb_fill(&v->tlb[user], p->lin & PAGE_MASK, p->gpa & PAGE_MASK, p->host - (p->gpa & 0xfff), r->page_bytes,
+                 write, r->global);
 }
 
 static int translate(struct vcpu *v, uint64_t lin, unsigned how, struct mem_page *p, bool *global)

@@ -15,7 +15,8 @@ enum step { STEP_GO_ON, STEP_OUT };
 static void force_exit(struct vcpu *v, struct cc_block *b)
 {
     struct vcpu_priv *p = v->priv;
-    p->force_lcg = p->force_lcg * 6364136223846793005ull + 1442695040888963407ull; /* Knuth's MMIX; rng.c is not nofpu */
+    p->force_lcg =
+        p->force_lcg * 6364136223846793005ull + 1442695040888963407ull; /* Knuth's MMIX; rng.c is not nofpu */
     if ((p->force_lcg >> 33) % v->vm->cfg.force_exit == 0)
         cc_kick(p->cc, b, 0);
 }

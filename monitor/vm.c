@@ -4,6 +4,7 @@
 #include "base/err.h"
 #include "monitor/vm_int.h"
 #include "shadowmmu/ptwalk.h"
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/auxv.h>
@@ -175,7 +176,7 @@ static int init_vcpu(struct vm *vm, struct vcpu *v)
 
 int vm_create(struct vm **out, const struct vm_config *cfg, const struct vm_ops *ops, void *opaque)
 {
-    char bad[64];
+    char bad[64], spec[1024];
     struct vm *vm = calloc(1, sizeof *vm);
     int rc = -RD_E_NOMEM;
     if (!vm)
@@ -188,7 +189,10 @@ int vm_create(struct vm **out, const struct vm_config *cfg, const struct vm_ops 
     rc = gpmem_create(&vm->mem, MAX_RAM);
     if (rc)
         goto fail;
-    rc = cpumodel_create(&vm->cpu, vm->cfg.cpu_model, cpumodel_host_cpuid, bad, sizeof bad);
+    /* User code that runs directly would read the host's TSC_AUX. */
+    snprintf(spec, sizeof spec, "%s%s", vm->cfg.cpu_model ? vm->cfg.cpu_model : "host",
+             vm->cfg.user == VM_USER_TRANSLATED ? "" : ",rdtscp=off,rdpid=off");
+    rc = cpumodel_create(&vm->cpu, spec, cpumodel_host_cpuid, bad, sizeof bad);
     if (rc)
         goto fail;
     rc = -RD_E_HOST;

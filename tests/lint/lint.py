@@ -30,7 +30,7 @@ NOFPU_LIBC = {"abort", "_GLOBAL_OFFSET_TABLE_"}
 # Needs no check: x87, MMX, SSE, AVX registers and the mnemonics that use them without naming one.
 FPU_CODE = re.compile(r"%(?:[xyz]mm\d|mm\d|st\b|k[0-7]\b)|\t(?:f[a-z0-9]+|emms|ldmxcsr|stmxcsr|v[a-z]+|x(?:save|rstor)\w*)\b")
 # Not meant, or only looking: the guest's status words and mask registers may be read while they are live.
-FPU_CODE_NOT = re.compile(r"\tver[rw]\b|\tvm\w+|\tfn?st[sc]w\b|\tkmov[wqdb] +%k\d,%r\w+")
+FPU_CODE_NOT = re.compile(r"\tver[rw]\b|\tvm\w+|\tfn?st[sc]w\b|\tkmov[wqdb] +%k\d,%[re]\w+")
 
 MACHINE_PATH = re.compile(r"(?<![\w.$}])(?<![\w}][\"'])/(?:work|root|home/\w+|tmp/(?:build|plan)\b)[/-]")
 URL_HOST = re.compile(r"\bhttps?://([^/\s:'\"<>)\]]+)")

@@ -131,7 +131,8 @@ static void hardware_breakpoint(void)
     for (int i = 0; i < 100; i++) {
         go(child, PTRACE_CONT);
         uintptr_t want = (uintptr_t)(i % 2 ? steps_end : steps_after);
-        REQUIRE_MSG((uintptr_t)regs(child).IP == want, "stop %d at 0x%lx, not 0x%lx", i, (long)regs(child).IP, (long)want);
+        REQUIRE_MSG((uintptr_t)regs(child).IP == want, "stop %d at 0x%lx, not 0x%lx", i, (long)regs(child).IP,
+                    (long)want);
         long dr6 = ptrace(PTRACE_PEEKUSER, child, DR(6), NULL);
         REQUIRE_MSG((dr6 & 3) == (i % 2 ? 2 : 1), "DR6 0x%lx", dr6);
     }
