@@ -9,7 +9,8 @@
 typedef uint64_t (*nano_fn)(uint64_t n, uint64_t arg);
 #define NANO(name) uint64_t nano_##name(uint64_t n, uint64_t arg);
 NANO(loop)
-NANO(callret) NANO(popf) NANO(cpuid) NANO(rdtsc) NANO(seg_load)
+NANO(callret)
+NANO(popf) NANO(cpuid) NANO(rdtsc) NANO(seg_load)
 #ifndef BENCH_NATIVE
     NANO(cli_sti) NANO(pushf) NANO(rdmsr) NANO(wrmsr) NANO(swapgs) NANO(cr8wr) NANO(cr0rd) NANO(clts) NANO(cr3wr)
         NANO(invlpg) NANO(in) NANO(out) NANO(mmio_read) NANO(mmio_write) NANO(pgfault) NANO(divzero) NANO(int80)

@@ -1,8 +1,9 @@
 /* bench/linux/work.c - the benchmarks of a Linux user process: the same static program natively and in guests.
  *
- * usage: work [dir=DIR] [busybox=FILE] [samples=N] [only=NAME,...]. A line each, numbers hexadecimal:
+ * usage: work [dir=DIR] [busybox=FILE] [samples=N] [warm=MS] [only=NAME,...]. A line each, numbers hexadecimal:
  *     BENCH <name> <result or 0> <operations in each sample> <TSC ticks of each sample>...
- * A sample lasts about 2 ms (or one operation): short enough that most samples are left alone by the host's scheduler.
+ * A sample lasts about 1 ms (or one operation): short enough that most samples are left alone by the host's scheduler.
+ * warm: each piece of work runs that long first, for engines that adapt to what a process does.
  */
 #include "work.h"
 #include <errno.h>
@@ -10,13 +11,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
-#define SAMPLE_TICKS 5000000u
+#define SAMPLE_TICKS 2500000u
 #define MAX_SAMPLES 64u
 
 const char *work_dir = "/tmp", *work_busybox = "/bin/busybox";
 static const char *only;
-static unsigned samples = 11;
+static unsigned samples = 11, warm_ms;
 
 void work_die(const char *what)
 {
@@ -39,6 +41,17 @@ static bool wanted(const char *name)
         if (!strncmp(p, name, n) && (p[n] == ',' || p[n] == 0))
             return true;
     return !only;
+}
+
+static struct timespec clock_now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t;
+}
+static long ms_between(struct timespec a, struct timespec b)
+{
+    return (long)(b.tv_sec - a.tv_sec) * 1000 + (b.tv_nsec - a.tv_nsec) / 1000000;
 }
 
 static uint64_t run(const struct work *w, uint64_t n)
@@ -68,6 +81,11 @@ static void measure(const struct work *w)
     if (w->open)
         w->open();
     uint64_t check = w->check ? w->check() : 0, n = calibrate(w);
+    if (warm_ms) {
+        for (struct timespec now, begun = clock_now(); now = clock_now(), ms_between(begun, now) < (long)warm_ms;)
+            w->run(n);
+        n = calibrate(w);
+    }
     for (unsigned i = 0; i < samples; i++)
         took[i] = run(w, n);
     if (w->close)
@@ -93,6 +111,8 @@ int main(int argc, char **argv)
             work_busybox = value;
         else if (!strncmp(argv[i], "only=", 5))
             only = value;
+        else if (!strncmp(argv[i], "warm=", 5))
+            warm_ms = (unsigned)atoi(value);
         else if (!strncmp(argv[i], "samples=", 8))
             samples = (unsigned)atoi(value);
     }

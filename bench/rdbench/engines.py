@@ -21,8 +21,8 @@ def all_engines(ringdown, qemu):
     qemu = qemu or "qemu-system-x86_64"
     return [
         Engine("native", "the host's CPU", "native"),
-        Engine("window", "ringdown, kernel window", program=ringdown, args=["-accel", "bt,window=on"]),
-        Engine("soft", "ringdown, soft path only", program=ringdown, args=["-accel", "bt,window=off"]),
+        Engine("window", "ringdown, kernel window, user code translated", program=ringdown, args=["-accel", "bt,window=on,user=translated"]),
+        Engine("soft", "ringdown, soft path only", program=ringdown, args=["-accel", "bt,window=off,user=translated"]),
         Engine("direct", "ringdown, user code runs directly", program=ringdown,
                args=["-accel", "bt,window=on,user=direct"]),
         Engine("auto", "ringdown, picks how user code runs", program=ringdown, args=["-accel", "bt,window=on,user=auto"]),

@@ -25,14 +25,14 @@ class Failed(Exception):
 class Context:
     """What the suites need to know: where things are, how fast the TSC runs, how much to do."""
 
-    def __init__(self, root, build, tsc_hz, samples, only):
-        self.root, self.build, self.tsc_hz, self.samples, self.only = root, build, tsc_hz, samples, only
+    def __init__(self, root, build, tsc_hz, samples, only, warm):
+        self.root, self.build, self.tsc_hz, self.samples, self.only, self.warm = root, build, tsc_hz, samples, only, warm
 
     def program(self, name):
         return os.path.join(self.build, "bench", name)
 
     def words(self):
-        return " ".join(["samples=%d" % self.samples] + (["only=" + ",".join(self.only)] if self.only else []))
+        return " ".join(["samples=%d" % self.samples, "warm=%d" % self.warm] + (["only=" + ",".join(self.only)] if self.only else []))
 
 
 def parse_bench(lines, tsc_hz, unit, scale):
