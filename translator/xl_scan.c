@@ -165,13 +165,15 @@ static void correct_evex(struct xl_insn *n, unsigned have)
     n->raw[k + 1] |= 0x30;
 }
 
-/* The first bytes of an instruction whose rest cannot be fetched: is it #UD already, because the CPU has not got that opcode map?
- * Without XOP, 8F is POP with a reserved ModRM.reg, as long as its address needs; 0F 0F is reserved as it is (seen on the CPU). */
-static bool unknown_map(const struct xl *x, const struct xl_insn *n, unsigned have)
+/* Is this in an opcode map that the CPU has not got? Then it is #UD as soon as *cut (more bytes are needed to know) is false, which
+ * is not when the decoder would know: without XOP, 8F is POP with a reserved ModRM.reg, and as long as its address needs; 0F 0F is
+ * reserved as it is (seen on the CPU). */
+static bool reserved_map(const struct xl *x, const struct xl_insn *n, unsigned have, bool *cut)
 {
     uint8_t pop[16];
     ZydisDecodedInstruction i;
     unsigned k = after_prefixes(n, have);
+    *cut = false;
     if (x->m64 && k < have && (n->bytes[k] & 0xf0) == 0x40)
         k++;
     if (k + 2 > have)
@@ -182,12 +184,14 @@ static bool unknown_map(const struct xl *x, const struct xl_insn *n, unsigned ha
         return false;
     memcpy(pop, n->bytes, have);
     pop[k] = 0x8b;
-    return ZydisDecoderDecodeInstruction(decoder(x), NULL, pop, have, &i) != ZYDIS_STATUS_NO_MORE_DATA;
+    *cut = ZydisDecoderDecodeInstruction(decoder(x), NULL, pop, have, &i) == ZYDIS_STATUS_NO_MORE_DATA;
+    return true;
 }
 
 /* Decodes one instruction at off. XL_NEED_NEXT if its bytes are not all there. */
 static enum xl_status decode(struct xl *x, struct xl_insn *n, unsigned off)
 {
+    bool cut;
     unsigned have = fetch(x, n, off);
     const ZydisDecoder *d = decoder(x);
     ZydisDecoderContext ctx;
@@ -197,10 +201,8 @@ static enum xl_status decode(struct xl *x, struct xl_insn *n, unsigned off)
     if (!x->m64)
         correct_evex(n, have);
     ZyanStatus s = ZydisDecoderDecodeInstruction(d, &ctx, n->bytes, have, &n->i);
-    if (s == ZYDIS_STATUS_NO_MORE_DATA && unknown_map(x, n, have)) {
-        undecodable(n, SYS_OP_UD);
-        return XL_OK;
-    }
+    if (reserved_map(x, n, have, &cut))
+        s = cut ? ZYDIS_STATUS_NO_MORE_DATA : ZYDIS_STATUS_DECODING_ERROR;
     if (s == ZYDIS_STATUS_NO_MORE_DATA)
         return have >= 15 ? XL_TOO_LONG : XL_NEED_NEXT;
     if (s == ZYDIS_STATUS_INSTRUCTION_TOO_LONG)
