@@ -6,19 +6,16 @@
 #include "harness.h"
 #include <stddef.h>
 
-typedef uint64_t (*nano_fn)(uint64_t n, uint64_t arg);
-#define NANO(name) uint64_t nano_##name(uint64_t n, uint64_t arg);
-NANO(loop)
-NANO(callret)
-NANO(popf) NANO(cpuid) NANO(rdtsc) NANO(seg_load)
+typedef uint64_t nano_op(uint64_t n, uint64_t arg);
+nano_op nano_loop, nano_callret, nano_popf, nano_cpuid, nano_rdtsc, nano_seg_load;
 #ifndef BENCH_NATIVE
-    NANO(cli_sti) NANO(pushf) NANO(rdmsr) NANO(wrmsr) NANO(swapgs) NANO(cr8wr) NANO(cr0rd) NANO(clts) NANO(cr3wr)
-        NANO(invlpg) NANO(in) NANO(out) NANO(mmio_read) NANO(mmio_write) NANO(pgfault) NANO(divzero) NANO(int80)
-            NANO(ptemod) NANO(pte_remap) NANO(ctx_switch) NANO(self_ipi) NANO(gaps) NANO(syscall)
+nano_op nano_cli_sti, nano_pushf, nano_rdmsr, nano_wrmsr, nano_swapgs, nano_cr8wr, nano_cr0rd, nano_clts, nano_cr3wr;
+nano_op nano_invlpg, nano_in, nano_out, nano_mmio_read, nano_mmio_write, nano_pgfault, nano_divzero, nano_int80;
+nano_op nano_ptemod, nano_pte_remap, nano_ctx_switch, nano_self_ipi, nano_gaps, nano_syscall;
 #endif
 
-    /* Doubles n until a run is long enough, then takes the samples. ops: what one turn counts as. */
-    static void measure(const char *name, nano_fn fn, uint64_t arg, unsigned ops)
+/* Doubles n until a run is long enough, then takes the samples. ops: what one turn counts as. */
+static void measure(const char *name, nano_op *fn, uint64_t arg, unsigned ops)
 {
     if (!harness_wanted(name))
         return;
