@@ -1,8 +1,6 @@
 """The engines that are compared. An engine is a name and how to start a machine with it."""
-import os
 import shutil
 import subprocess
-import tempfile
 
 
 class Engine:
@@ -10,7 +8,8 @@ class Engine:
 
     def __init__(self, name, what, kind="vmm", program=None, args=()):
         self.name, self.what, self.kind, self.program, self.args = name, what, kind, program, list(args)
-        self.missing = None  # why it cannot be used here
+        self.counts = what.startswith("ringdown")  # has -stats
+        self.missing = None                        # why it cannot be used here
 
     def command(self, *more):
         return [self.program] + self.args + list(more)
@@ -71,10 +70,3 @@ def version(engine):
     p = subprocess.run([engine.program, "-version" if engine.kind == "vmm" else "--version"], capture_output=True, text=True,
                        check=False)
     return (p.stdout.splitlines() or [""])[0]
-
-
-def stats_file():
-    """A path for ringdown's -stats."""
-    fd, path = tempfile.mkstemp(prefix="rd-bench-", suffix=".json")
-    os.close(fd)
-    return path

@@ -42,24 +42,28 @@ def run(command, timeout, pin=False):
     sel.register(p.stderr, selectors.EVENT_READ)
     deadline = start + int(timeout * 1e9)
     open_pipes = 2
-    while open_pipes:
-        left = (deadline - time.monotonic_ns()) / 1e9
-        events = sel.select(max(left, 0))
-        if not events and left <= 0:
-            timed_out = True
-            break
-        for key, _ in events:
-            data = os.read(key.fd, 65536)
-            now, used = time.monotonic_ns() - start, cpu_ns(p.pid)
-            if not data:
-                sel.unregister(key.fileobj)
-                open_pipes -= 1
-            elif key.fileobj is p.stderr:
-                err = (err + data)[-4000:]
-            else:
-                *whole, part = (part + data).split(b"\n")
-                for text in whole:
-                    lines.append(Line(text.decode(errors="replace").rstrip("\r"), now, used))
+    try:
+        while open_pipes:
+            left = (deadline - time.monotonic_ns()) / 1e9
+            events = sel.select(max(left, 0))
+            if not events and left <= 0:
+                timed_out = True
+                break
+            for key, _ in events:
+                data = os.read(key.fd, 65536)
+                now, used = time.monotonic_ns() - start, cpu_ns(p.pid)
+                if not data:
+                    sel.unregister(key.fileobj)
+                    open_pipes -= 1
+                elif key.fileobj is p.stderr:
+                    err = (err + data)[-4000:]
+                else:
+                    *whole, part = (part + data).split(b"\n")
+                    for text in whole:
+                        lines.append(Line(text.decode(errors="replace").rstrip("\r"), now, used))
+    except BaseException:  # interrupted: nothing may be left running
+        end_group(p)
+        raise
     if timed_out:
         end_group(p)
     _, status, usage = os.wait4(p.pid, 0)

@@ -25,8 +25,9 @@ class Failed(Exception):
 class Context:
     """What the suites need to know: where things are, how fast the TSC runs, how much to do."""
 
-    def __init__(self, root, build, tsc_hz, samples, only, warm):
-        self.root, self.build, self.tsc_hz, self.samples, self.only, self.warm = root, build, tsc_hz, samples, only, warm
+    def __init__(self, root, build, tmp, tsc_hz):
+        self.root, self.build, self.tmp, self.tsc_hz = root, build, tmp, tsc_hz
+        self.samples, self.warm, self.only = 9, 0, None
 
     def program(self, name):
         return os.path.join(self.build, "bench", name)
@@ -58,14 +59,19 @@ def parse_bench(lines, tsc_hz, unit, scale):
     return out
 
 
-def stats_of(path):
+def stats_option(engine, ctx):
+    """Has ringdown write its counters."""
+    return ["-stats", os.path.join(ctx.tmp, "stats.json")] if engine.counts else []
+
+
+def read_stats(engine, ctx):
+    if not engine.counts:
+        return None
     try:
-        with open(path, encoding="utf-8") as f:
+        with open(os.path.join(ctx.tmp, "stats.json"), encoding="utf-8") as f:
             return json.load(f)
     except (OSError, ValueError):
         return None
-    finally:
-        os.unlink(path)
 
 
 def need(result, what, status):
@@ -96,11 +102,9 @@ class Bare:
             need(r, self.name + " natively", 0)
             return parse_bench(r.lines, ctx.tsc_hz, self.unit, self.scale), None
         args = eng.bare_guest_options(ctx.program(self.guest), ctx.words())
-        stats = eng.stats_file() if "ringdown" in engine.what else None
-        r = session.run(engine.command(*args, *(["-stats", stats] if stats else [])), self.timeout)
-        counters = stats_of(stats) if stats else None
+        r = session.run(engine.command(*args, *stats_option(engine, ctx)), self.timeout)
         need(r, "%s under %s" % (self.name, engine.name), 1)
-        return parse_bench(r.lines, ctx.tsc_hz, self.unit, self.scale), counters
+        return parse_bench(r.lines, ctx.tsc_hz, self.unit, self.scale), read_stats(engine, ctx)
 
 
 class Linux:
@@ -129,18 +133,15 @@ class Linux:
 
     def run(self, engine, ctx):
         if engine.kind == "native":
-            with tempfile.TemporaryDirectory(prefix="rd-bench-", dir="/dev/shm") as tmp:
-                r = session.run([self.program, "dir=" + tmp, "busybox=" + self.busybox] + ctx.words().split(), self.timeout,
-                                pin=True)
+            with tempfile.TemporaryDirectory(prefix="rd-bench-", dir="/dev/shm") as tmpfs:
+                r = session.run([self.program, "dir=" + tmpfs, "busybox=" + self.busybox] + ctx.words().split(),
+                                self.timeout, pin=True)
             need(r, self.name + " natively", 0)
             return parse_bench(r.lines, ctx.tsc_hz, "us", 1e6), None
-        stats = eng.stats_file() if "ringdown" in engine.what else None
         words = ctx.words() if self.work else "only=none"
         r = session.run(engine.command("-m", "512M", "-display", "none", "-monitor", "none", "-serial", "null", "-serial", "stdio",
                                        "-no-reboot", "-kernel", self.kernel, "-initrd", self.initrd, "-append",
-                                       "console=ttyS0 panic=-1 quiet -- " + words, *(["-stats", stats] if stats else [])),
-                        self.timeout)
-        counters = stats_of(stats) if stats else None
+                                       "console=ttyS0 panic=-1 quiet -- " + words, *stats_option(engine, ctx)), self.timeout)
         need(r, "%s under %s" % (self.name, engine.name), 0)
         out = parse_bench(r.lines, ctx.tsc_hz, "us", 1e6)
         for line in r.lines:
@@ -148,7 +149,7 @@ class Linux:
                 out["boot"] = Sample("ms", [line.wall_ns / 1e6], None, "start of the process to /init, wall clock")
                 if line.cpu_ns is not None:
                     out["boot-cpu"] = Sample("ms", [line.cpu_ns / 1e6], None, "the same in CPU time")
-        return out, counters
+        return out, read_stats(engine, ctx)
 
 
 def fetch_dirs(fetch, *names):
