@@ -54,8 +54,9 @@ static bool limit_allows(const struct seg *s, uint64_t off, unsigned n)
     uint64_t last = off + (n ? n - 1 : 0);
     if (!(s->attr & SEG_CODE) && (s->attr & SEG_EC)) /* expand-down: the valid part is above the limit */
         return off > s->limit && last <= (s->attr & SEG_DB ? 0xffffffffu : 0xffffu);
-    /* Accesses that wrap at 4 GiB in a segment without end are implementation-specific (SDM 3A 5.3): they wrap here. */
-    return last <= s->limit || s->limit == 0xffffffffu;
+    /* Accesses that wrap at 4 GiB in a segment without end are implementation-specific (SDM 3A 5.3): in a flat one they wrap, in
+     * one that starts elsewhere they exceed the limit (seen on the CPU). */
+    return last <= s->limit || (s->limit == 0xffffffffu && !s->base);
 }
 
 int mem_linear(struct vcpu *v, unsigned seg, uint64_t off, unsigned n, unsigned how, uint64_t *lin)
