@@ -52,7 +52,6 @@ static void fill_layout(void)
                                 .event_pending = ADDR(event_pending),
                                 .gs_base = ADDR(gs_base),
                                 .gs_base_neg = ADDR(gs_base_neg),
-                                .const_idx = ADDR(const_idx),
                                 .const_page = ADDR(const_page),
                                 .const_sign = ADDR(const_sign),
                                 .const_jc = ADDR(const_jc),
@@ -60,16 +59,15 @@ static void fill_layout(void)
                                 .const_31 = ADDR(const_31),
                                 .const_15 = ADDR(const_15)};
     for (unsigned i = 0; i < 2; i++) {
-        layout.tlb[i] = (struct xl_tlb_layout){ADDR(tag_r), ADDR(tag_w), ADDR(addend)};
+        layout.tlb[i] = (struct xl_tlb_layout){ADDR(tlb.tag_r), ADDR(tlb.tag_w), ADDR(tlb.addend)};
         layout.jc[i] = (struct xl_jc_layout){ADDR(jc_tag), ADDR(jc_pc)};
     }
-    env->const_idx = 1023ull << 12;
     env->const_page = ~0xfffull;
     env->const_sign = 1ull << 63;
     env->const_jc = 4095ull << 1;
     env->const_63 = 63, env->const_31 = 31, env->const_15 = 15;
-    for (unsigned i = 0; i < 1024; i++) /* minus a page of another index: never matches */
-        env->tag_r[i] = env->tag_w[i] = 0 - ((uint64_t)(i ^ 512) << 12);
+    for (unsigned i = 0; i < STLB_SIZE; i++) /* minus a page of another index: never matches */
+        env->tlb.tag_r[i] = env->tlb.tag_w[i] = -(int64_t)((uint64_t)(i ^ STLB_SIZE / 2) << 12);
     env->jc_tag[0] = (uint64_t)-2;
 }
 
