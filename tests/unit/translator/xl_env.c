@@ -59,15 +59,15 @@ static void fill_layout(void)
                                 .const_31 = ADDR(const_31),
                                 .const_15 = ADDR(const_15)};
     for (unsigned i = 0; i < 2; i++) {
-        layout.tlb[i] = (struct xl_tlb_layout){ADDR(tlb.tag_r), ADDR(tlb.tag_w), ADDR(tlb.addend)};
+        layout.tlb[i] = (struct xl_tlb_layout){ADDR(tag_r), ADDR(tag_w), ADDR(addend)};
         layout.jc[i] = (struct xl_jc_layout){ADDR(jc_tag), ADDR(jc_pc)};
     }
     env->const_page = ~0xfffull;
     env->const_sign = 1ull << 63;
     env->const_jc = 4095ull << 1;
     env->const_63 = 63, env->const_31 = 31, env->const_15 = 15;
-    for (unsigned i = 0; i < STLB_SIZE; i++) /* minus a page of another index: never matches */
-        env->tlb.tag_r[i] = env->tlb.tag_w[i] = -(int64_t)((uint64_t)(i ^ STLB_SIZE / 2) << 12);
+    for (unsigned i = 0; i < ENV_TLB; i++) /* minus a page of another index: never matches */
+        env->tag_r[i] = env->tag_w[i] = 0 - ((uint64_t)(i ^ ENV_TLB / 2) << 12);
     env->jc_tag[0] = (uint64_t)-2;
 }
 

@@ -5,15 +5,15 @@
  */
 #ifndef TESTS_UNIT_TRANSLATOR_XL_ENV_H
 #define TESTS_UNIT_TRANSLATOR_XL_ENV_H
-#include "shadowmmu/softtlb.h"
 #include "translator/xl_int.h"
 
+#define ENV_TLB 65536u /* any number of index bits that generated code may use */
 /* In the low 2 GiB; layout as generated code wants it. */
 struct env_low {
     struct cpu c;
     uint64_t host_sp, ea, op, op_imm, site, link_pc, event_pending, exit_code, jump_target, gs_base, gs_base_neg;
     uint64_t const_page, const_sign, const_jc, const_63, const_31, const_15;
-    struct softtlb tlb; /* its layout only: empty, so every access misses */
+    uint64_t tag_r[ENV_TLB], tag_w[ENV_TLB], addend[ENV_TLB]; /* empty: every access misses */
     uint64_t jc_tag[4096], jc_pc[4096];
     uint8_t data[3 * 4096]; /* guest memory, seen at its own address */
 };
