@@ -251,6 +251,15 @@ uint64_t xl_fault_stub(struct xl *x, const struct xl_insn *n, unsigned sys)
     return pc;
 }
 
+/* The instruction itself, for a decoder that makes a base of VEX.B or EVEX.B where the SIB byte says that there is none. */
+static void emit_copy(struct xl *x, const struct xl_insn *n)
+{
+    unsigned at = n->i.encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX ? n->i.raw.evex.offset : n->i.raw.vex.offset;
+    bool no_base = n->i.raw.modrm.mod == 0 && n->i.raw.sib.base == 5;
+    for (unsigned k = 0; k < n->i.length; k++)
+        em8(x->cold, n->bytes[k] | (no_base && k == at + 1 ? 0x20 : 0));
+}
+
 void xl_emit_sys(struct xl *x, struct xl_insn *n)
 {
     struct emit *e = x->hot;
@@ -266,8 +275,7 @@ void xl_emit_sys(struct xl *x, struct xl_insn *n)
     xl_unspill(x, x->spilled);
     if (vsib) { /* decoded again in C: leave a copy of the instruction out of line */
         imm = em_pc(x->cold);
-        for (unsigned k = 0; k < n->i.length; k++)
-            em8(x->cold, n->bytes[k]);
+        emit_copy(x, n);
         s.flags |= SYS_F_IMM;
         em_sti64(e, x->l->op_imm, imm);
     } else if (immediate(n, &imm)) {

@@ -76,3 +76,14 @@ Test(xl_decode, sixteen_bytes_are_too_long)
     memset(code, 0x66, sizeof code);
     cr_expect_eq(cut(code, sizeof code), XL_TOO_LONG);
 }
+
+/* C decodes a gather again: the copy it gets must not make a base of VEX.B. */
+Test(xl_decode, copy_of_a_gather_without_base_has_no_vex_b)
+{
+    cr_assert_eq(env_translate(ENV_KEY64, BYTES(0xc4, 0xc2, 0x79, 0x92, 0x14, 0x25, 0x00, 0x20, 0x00, 0x00)), XL_OK);
+    cr_assert_eq(env_run(), ENV_CALLOUT);
+    cr_expect_eq(env_op().op, SYS_OP_VSIB);
+    const uint8_t *copy = (const uint8_t *)(uintptr_t)env->op_imm;
+    cr_expect_eq(copy[1], 0xe2);
+    cr_expect_eq(copy[5], 0x25);
+}
