@@ -56,6 +56,11 @@ static int piece_linear(struct vcpu *v, const struct bounce *b, unsigned at, uns
 
 static bool is_pure_write(const struct bounce *b) { return b->how & MEM_W; }
 
+static unsigned piece_how(const struct bounce *b)
+{
+    return b->whole && !(b->desc & XL_SITE_WRAP16) ? b->how : b->how | MEM_UNALIGNED;
+}
+
 /* Page faults of a masked store are looked for at the first byte that is written, then, if that is on the next page, at the last
  * one (seen on the CPU; loads report the first byte of each page that is touched). */
 static int probe_masked_store(struct vcpu *v, const struct bounce *b)
@@ -78,14 +83,9 @@ static int probe_store(struct vcpu *v, const struct bounce *b)
     if (!b->whole && !(b->desc & XL_SITE_WRAP16))
         return probe_masked_store(v, b);
     for (struct piece p = {0, 0}; next_piece(b, &p);)
-        if (piece_linear(v, b, p.at, p.bytes, &lin) || mem_probe(v, lin, p.bytes, b->how | MEM_W))
+        if (piece_linear(v, b, p.at, p.bytes, &lin) || mem_probe(v, lin, p.bytes, piece_how(b) | MEM_W))
             return SYS_FAULT;
     return 0;
-}
-
-static unsigned piece_how(const struct bounce *b)
-{
-    return b->whole && !(b->desc & XL_SITE_WRAP16) ? b->how : b->how | MEM_UNALIGNED;
 }
 
 /* The operand piece by piece. A pure write only has to be allowed; reading a device first would be wrong. */
