@@ -48,7 +48,6 @@ static void fill_layout(struct vcpu *v, struct xl_layout *l)
     l->event_pending = ADDR(event_pending);
     l->gs_base = ADDR(gs_base);
     l->gs_base_neg = ADDR(gs_base_neg);
-    l->const_idx = ADDR(const_idx);
     l->const_page = ADDR(const_page);
     l->const_sign = ADDR(const_sign);
     l->const_jc = ADDR(const_jc);
@@ -59,7 +58,6 @@ static void fill_layout(struct vcpu *v, struct xl_layout *l)
         l->tlb[i] = (struct xl_tlb_layout){ADDR(tlb[i].tag_r), ADDR(tlb[i].tag_w), ADDR(tlb[i].addend)};
         l->jc[i] = (struct xl_jc_layout){ADDR(jc[i].tag), ADDR(jc[i].pc)};
     }
-    v->const_idx = (uint64_t)(STLB_SIZE - 1) << PAGE_SHIFT;
     v->const_page = PAGE_MASK;
     v->const_sign = 1ull << 63;
     v->const_jc = JC_MASK;

@@ -2,61 +2,72 @@
 #include "shadowmmu/softtlb.h"
 
 #define PAGE(lin) ((lin) & ~0xfffull)
+#define EMPTY (~0ull)
 
 /* MINUS a page that has another index, and is not the neighbour that a page-crossing access could reach. */
 static inline int64_t never_tag(unsigned i) { return -(int64_t)(((uint64_t)(i ^ (STLB_SIZE / 2))) << 12); }
+static inline bool is_global(const struct softtlb *t, unsigned i) { return t->global[i / 64] >> (i % 64) & 1; }
 
 static void drop(struct softtlb *t, unsigned i)
 {
     t->tag_r[i] = t->tag_w[i] = never_tag(i);
-    t->gpa[i] = ~0ull;
-}
-
-void softtlb_flush_all(struct softtlb *t)
-{
-    for (unsigned i = 0; i < STLB_SIZE; i++)
-        drop(t, i);
-    t->n_ng = 0;
-    t->large = 0;
-    t->huge = false;
+    t->gpa[i] = EMPTY;
 }
 
 void softtlb_init(struct softtlb *t)
 {
-    for (unsigned i = 0; i < STLB_SIZE; i++)
+    for (unsigned i = 0; i < STLB_SIZE; i++) {
         t->addend[i] = 0;
-    softtlb_flush_all(t);
+        drop(t, i);
+    }
+    t->n_listed = 0;
+    t->large = 0;
+    t->huge = false;
+}
+
+void softtlb_flush_all(struct softtlb *t)
+{
+    for (unsigned k = 0; k < t->n_listed; k++)
+        drop(t, t->listed[k]);
+    t->n_listed = 0;
+    t->large = 0;
+    t->huge = false;
+}
+
+void softtlb_flush_nonglobal(struct softtlb *t)
+{
+    unsigned kept = 0;
+    for (unsigned k = 0; k < t->n_listed; k++) {
+        unsigned i = t->listed[k];
+        if (t->gpa[i] == EMPTY)
+            continue;
+        if (is_global(t, i))
+            t->listed[kept++] = (uint16_t)i;
+        else
+            drop(t, i);
+    }
+    t->n_listed = kept;
 }
 
 void softtlb_fill(struct softtlb *t, uint64_t lin, uint64_t gpa, uint8_t *host_page, uint64_t page_bytes, bool write,
                   bool global)
 {
     unsigned i = stlb_index(lin);
+    uint64_t bit = 1ull << (i % 64);
+    if (t->gpa[i] == EMPTY) {
+        if (t->n_listed == STLB_LISTED)
+            softtlb_flush_all(t);
+        t->listed[t->n_listed++] = (uint16_t)i;
+    }
     t->tag_r[i] = -(int64_t)PAGE(lin);
     t->tag_w[i] = write ? -(int64_t)PAGE(lin) : never_tag(i);
     t->addend[i] = (uint64_t)(uintptr_t)host_page - PAGE(lin);
     t->gpa[i] = PAGE(gpa);
+    t->global[i / 64] = global ? t->global[i / 64] | bit : t->global[i / 64] & ~bit;
     if (page_bytes > 4096) {
         t->large |= 1ull << (lin >> 21 & 63) | 1ull << ((lin >> 21 & 63) ^ 1); /* 4 MiB pages have two */
         t->huge |= page_bytes > 4u << 20;
     }
-    if (!global) {
-        if (t->n_ng < STLB_NG_MAX)
-            t->ng[t->n_ng++] = (uint16_t)i;
-        else
-            t->n_ng = STLB_NG_MAX + 1;
-    }
-}
-
-void softtlb_flush_nonglobal(struct softtlb *t)
-{
-    if (t->n_ng > STLB_NG_MAX) {
-        softtlb_flush_all(t);
-        return;
-    }
-    for (unsigned k = 0; k < t->n_ng; k++)
-        drop(t, t->ng[k]);
-    t->n_ng = 0;
 }
 
 void softtlb_flush_page(struct softtlb *t, uint64_t lin)
@@ -66,14 +77,18 @@ void softtlb_flush_page(struct softtlb *t, uint64_t lin)
         drop(t, i);
     if (!t->huge && !(t->large >> (lin >> 21 & 63) & 1))
         return;
-    for (i = 0; i < STLB_SIZE; i++)
+    for (unsigned k = 0; k < t->n_listed; k++) {
+        i = t->listed[k];
         if (((uint64_t)-t->tag_r[i] ^ lin) >> shift == 0)
             drop(t, i);
+    }
 }
 
 void softtlb_protect_gpa(struct softtlb *t, uint64_t gpa)
 {
-    for (unsigned i = 0; i < STLB_SIZE; i++)
+    for (unsigned k = 0; k < t->n_listed; k++) {
+        unsigned i = t->listed[k];
         if (t->gpa[i] == PAGE(gpa))
             t->tag_w[i] = never_tag(i);
+    }
 }

@@ -11,18 +11,21 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define STLB_BITS 10
+/* Large, because generated code makes the index with a rotation and a 16-bit zero extension, which is cheaper than cutting out
+ * fewer bits; what is filled is listed, so that emptying it costs by content, not by size. */
+#define STLB_BITS 16
 #define STLB_SIZE (1u << STLB_BITS)
-#define STLB_NG_MAX 64
+#define STLB_LISTED 4096u /* full: everything is flushed */
 struct softtlb {
     int64_t tag_r[STLB_SIZE];
     int64_t tag_w[STLB_SIZE];
     uint64_t addend[STLB_SIZE];
-    uint64_t gpa[STLB_SIZE];  /* guest physical page of a filled entry */
-    uint16_t ng[STLB_NG_MAX]; /* indexes filled with non-global pages since the last flush ... */
-    uint64_t large;           /* bit n: a part of a large page with (linear >> 21) & 63 == n was entered */
-    bool huge;                /* ... of one larger than 4 MiB */
-    uint32_t n_ng;            /* ... STLB_NG_MAX + 1 = too many, flush all */
+    uint64_t gpa[STLB_SIZE];         /* guest physical page of a filled entry, ~0 = empty */
+    uint64_t global[STLB_SIZE / 64]; /* survives a CR3 load */
+    uint16_t listed[STLB_LISTED];    /* indexes of all filled entries (and of some emptied ones) */
+    uint32_t n_listed;
+    bool huge;      /* a part of a page larger than 4 MiB was entered */
+    uint64_t large; /* bit n: a part of a large page with (linear >> 21) & 63 == n was entered */
 };
 static inline unsigned stlb_index(uint64_t lin) { return (unsigned)(lin >> 12) & (STLB_SIZE - 1); }
 

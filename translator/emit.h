@@ -168,6 +168,12 @@ static inline void em_pext_abs(struct emit *e, unsigned dst, unsigned src, uint6
     em8(e, 0xf5);
     em_modrm_abs(e, dst, mask, 0);
 }
+/* rorx dst, src, count */
+static inline void em_rorx(struct emit *e, unsigned dst, unsigned src, unsigned count)
+{
+    em_vex(e, 3, 3, 1, dst, 0, src);
+    em8(e, 0xf0), em8(e, 0xc0 | (dst & 7) << 3 | (src & 7)), em8(e, count);
+}
 /* sarx dst, src, count */
 static inline void em_sarx(struct emit *e, unsigned dst, unsigned src, unsigned count)
 {

@@ -39,7 +39,7 @@ struct xl_layout {
     uint64_t cpu; /* struct cpu */
     uint64_t host_sp, ea, op, op_imm, site, link_pc, event_pending;
     uint64_t gs_base, gs_base_neg; /* of the window in use: host = linear + gs_base; and minus that */
-    uint64_t const_idx, const_page, const_sign, const_jc, const_63, const_31, const_15;
+    uint64_t const_page, const_sign, const_jc, const_63, const_31, const_15;
     struct xl_tlb_layout tlb[2];
     struct xl_jc_layout jc[2];
     struct xl_glue glue64, glue32;

@@ -2,7 +2,7 @@
  *
  * Soft TLB strategy, inline and without touching EFLAGS (PEXT and LEA compute, JRCXZ decides):
  *     s1  = linear address
- *     s2  = PEXT(s1, index bits)
+ *     s2  = RORX(s1, 12), zero-extended from 16 bits
  *     rcx = tag[s2] + s1 + size - 1           tag = minus the page address: 0..4095 if the whole access is in that page
  *     rcx = PEXT(rcx, page bits)              0 = hit
  *     jrcxz hit; jmp miss
@@ -134,9 +134,10 @@ static void emit_lookup(struct xl *x, const struct xl_insn *n, const struct xl_e
     const struct xl_tlb_layout *t = &l->tlb[xl_user(x)];
     bool seg = needs_segment(x, ea);
     unsigned ok = seg ? emit_segment(x, ea, s1, s2, size, how, avoid) : 0;
-    em_pext_abs(e, s2, s1, l->const_idx);
+    em_rorx(e, s2, s1, PAGE_SHIFT);
+    em_movzx16_rr(e, s2, s2);
     em_ldm(e, 1, R_RCX, NO_REG, (int)s2, 3, (int32_t)(how == XL_READ ? t->tag_r : t->tag_w));
-    em_lea(e, 1, R_RCX, R_RCX, (int)s1, 0, (int32_t)size - 1);
+    em_lea(e, 1, R_RCX, (int)s1, R_RCX, 0, (int32_t)size - 1); /* s1 may be RSP, which is no index */
     em_pext_abs(e, R_RCX, R_RCX, l->const_page);
     if (seg)
         em_lea(e, 1, R_RCX, (int)ok, R_RCX, 1, -1);
@@ -217,8 +218,13 @@ static void window32(struct xl *x, const struct xl_insn *n, const struct xl_ea *
 static struct xl_site soft_site(struct xl *x, const struct xl_insn *n, const struct xl_ea *ea, unsigned size,
                                 unsigned how, unsigned avoid, unsigned flags, bool callout)
 {
-    unsigned s1 = xl_pick(x, avoid, n->high_byte), s2 = xl_pick(x, avoid | BIT(s1), n->high_byte);
-    xl_emit_ea(x, ea, s1); /* before RCX, which may be part of it, is overwritten */
+    /* A plain register is its own address: the miss path only reads it. */
+    bool plain = x->m64 && !callout && ea->base >= 0 && ea->base != R_RCX && ea->index < 0 && ea->disp == 0 &&
+                 !ea->abs_valid && ea->asize == 8 && ea->seg != S_FS && ea->seg != S_GS;
+    unsigned s1 = plain ? (unsigned)ea->base : xl_pick(x, avoid, n->high_byte);
+    unsigned s2 = xl_pick(x, avoid | BIT(s1), n->high_byte);
+    if (!plain)
+        xl_emit_ea(x, ea, s1); /* before RCX, which may be part of it, is overwritten */
     if (callout) {
         if (flags & XL_SITE_MASKED)
             em_sti32(x->hot, x->l->op_imm, xl_mask_of(n, size));

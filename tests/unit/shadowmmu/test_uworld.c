@@ -552,7 +552,7 @@ Test(uw, kick_ends_an_endless_loop_soon)
     }
     cr_expect_gt(progress, 0);
     /* The best of many: the machine may be busy with something else. */
-    cr_expect_lt(best, 1000000, "took %lu ns", best);
+    cr_expect_lt(best, 5000000, "took %lu ns", best);
 }
 
 Test(uw, kick_before_running_counts_once)
