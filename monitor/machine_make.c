@@ -338,8 +338,8 @@ void machine_unmake(struct machine *m)
         unlink(m->c->pidfile);
     if (m->board_made)
         board_pc_fini(&m->board);
+    if (m->loop) /* first: its helper thread kicks the vCPU */
+        evloop_destroy(m->loop);
     if (m->vm)
         vm_destroy(m->vm);
-    if (m->loop)
-        evloop_destroy(m->loop);
 }
