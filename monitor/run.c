@@ -313,7 +313,10 @@ static enum step single_step(struct vcpu *v)
         return s;
     uint32_t dr6 = v->dr6_pending | (tf ? 1u << 14 : 0);
     v->dr6_pending = 0;
-    return dr6 ? debug_trap(v, dr6) : s;
+    if (!dr6)
+        return s;
+    c->eflags_sys &= ~EFLAGS_RF; /* a trap between iterations is one behind an instruction */
+    return debug_trap(v, dr6);
 }
 
 /* ---- events between instructions ---- */
