@@ -6,7 +6,7 @@
  *   tc_site_post   -> bounce buffer to guest memory
  *
  * An operand is a list of pieces, each checked and moved as an access of its own: all of it; the runs of bytes that a mask leaves
- * (need); or, for the x87 environment under 16-bit addresses, its words, whose offsets wrap at 64 KiB one by one.
+ * (need); or the words and registers of an x87 environment, whose offsets wrap one by one under 16-bit addresses.
  * Everything is checked before the instruction runs, but for XL_SITE_LATE.
  */
 #include "monitor/site_int.h"
@@ -15,23 +15,21 @@ struct piece {
     unsigned at, bytes; /* in the operand */
 };
 
+/* FLDENV, FNSTENV: 7 words of 2 or 4 bytes; FRSTOR, FNSAVE: then eight registers (SDM 1 figures 8-9 to 8-12), each as 8 and 2
+ * bytes (seen on the CPU). */
 static unsigned x87_word(const struct bounce *b) { return b->size == 14 || b->size == 94 ? 2 : 4; }
-/* What #AC is about. */
-static unsigned align_bytes(const struct bounce *b) { return b->desc & XL_SITE_X87ENV ? x87_word(b) : b->size; }
-
-/* FLDENV, FNSTENV: 7 words of 2 or 4 bytes; FRSTOR, FNSAVE: then eight registers (SDM 1 figures 8-9 to 8-12). */
 static bool next_x87_piece(const struct bounce *b, struct piece *p)
 {
     unsigned word = x87_word(b);
     p->at += p->bytes;
-    p->bytes = p->at < 7 * word ? word : 10;
+    p->bytes = p->at < 7 * word ? word : (p->at - 7 * word) % 10 ? 2 : 8;
     return p->at < b->size;
 }
 
 /* The piece after *p; {0, 0} to begin. False at the end. */
 static bool next_piece(const struct bounce *b, struct piece *p)
 {
-    if (b->desc & XL_SITE_WRAP16)
+    if (b->desc & XL_SITE_X87ENV)
         return next_x87_piece(b, p);
     p->at += p->bytes;
     if (b->whole) {
@@ -58,7 +56,7 @@ static bool is_pure_write(const struct bounce *b) { return b->how & MEM_W; }
 
 static unsigned piece_how(const struct bounce *b)
 {
-    return b->whole && !(b->desc & XL_SITE_WRAP16) ? b->how : b->how | MEM_UNALIGNED;
+    return b->whole && !(b->desc & XL_SITE_X87ENV) ? b->how : b->how | MEM_UNALIGNED;
 }
 
 /* Page faults of a masked store are looked for at the first byte that is written, then, if that is on the next page, at the last
@@ -80,7 +78,7 @@ static int probe_masked_store(struct vcpu *v, const struct bounce *b)
 static int probe_store(struct vcpu *v, const struct bounce *b)
 {
     uint64_t lin;
-    if (!b->whole && !(b->desc & XL_SITE_WRAP16))
+    if (!b->whole)
         return probe_masked_store(v, b);
     for (struct piece p = {0, 0}; next_piece(b, &p);)
         if (piece_linear(v, b, p.at, p.bytes, &lin) || mem_probe(v, lin, p.bytes, piece_how(b) | MEM_W))
@@ -88,8 +86,16 @@ static int probe_store(struct vcpu *v, const struct bounce *b)
     return 0;
 }
 
-/* The operand piece by piece. A pure write only has to be allowed; reading a device first would be wrong. */
-static int bounce_pieces(struct vcpu *v, const struct bounce *b, uint8_t *buf)
+/* A pure write only has to be allowed; reading a device first would be wrong. */
+static int take_piece(struct vcpu *v, const struct bounce *b, const struct piece *p, uint64_t lin)
+{
+    if (is_pure_write(b))
+        return mem_probe(v, lin, p->bytes, piece_how(b));
+    return mem_read(v, lin, (uint8_t *)b->buf + p->at, p->bytes, piece_how(b));
+}
+
+/* What a mask leaves of the operand. */
+static int bounce_masked(struct vcpu *v, const struct bounce *b)
 {
     uint64_t lin, all = b->addr;
     if (b->need && site_align(v, b->desc, b->addr, b->size))
@@ -99,17 +105,34 @@ static int bounce_pieces(struct vcpu *v, const struct bounce *b, uint8_t *buf)
     for (struct piece p = {0, 0}; next_piece(b, &p);)
         if (piece_linear(v, b, p.at, p.bytes, &lin))
             return SYS_FAULT;
-    if (b->need && mem_check_align(v, all, align_bytes(b), b->how))
+    if (b->need && mem_check_align(v, all, b->size, b->how))
         return SYS_FAULT;
     if (is_pure_write(b))
-        return probe_store(v, b);
+        return probe_masked_store(v, b);
     for (struct piece p = {0, 0}; next_piece(b, &p);) {
         int err = piece_linear(v, b, p.at, p.bytes, &lin);
-        err = err ? err : mem_read(v, lin, buf + p.at, p.bytes, piece_how(b));
+        err = err ? err : take_piece(v, b, &p, lin);
         if (err)
             return err;
     }
     return 0;
+}
+
+/* The x87 environment: its first word's alignment, the page of its last byte, then word by word (seen on the CPU). The registers
+ * are never misaligned, and when one word is, so is the first. */
+static int bounce_x87(struct vcpu *v, const struct bounce *b)
+{
+    uint64_t lin;
+    unsigned word = x87_word(b);
+    int err = piece_linear(v, b, 0, word, &lin);
+    err = err ? err : mem_check_align(v, lin, word, b->how);
+    err = err ? err : piece_linear(v, b, b->size - 1, 1, &lin);
+    err = err ? err : mem_probe(v, lin, 1, piece_how(b));
+    for (struct piece p = {0, 0}; !err && next_piece(b, &p);) {
+        err = piece_linear(v, b, p.at, p.bytes, &lin);
+        err = err ? err : take_piece(v, b, &p, lin);
+    }
+    return err;
 }
 
 /* The operand at one go. *at = where the instruction finds it. */
@@ -117,7 +140,7 @@ static int bounce_whole(struct vcpu *v, struct bounce *b, uint8_t **at)
 {
     uint64_t lin;
     if (site_align(v, b->desc, b->addr, b->size) || site_linear(v, b->desc, b->addr, b->size, &lin) ||
-        mem_check_align(v, lin, align_bytes(b), b->how))
+        mem_check_align(v, lin, b->size, b->how))
         return SYS_FAULT;
     if ((lin & 0xfff) + b->size <= PAGE_SIZE && !(v->c.key & CPU_KEY_AC)) {
         int fault;
@@ -145,7 +168,9 @@ static int prepare(struct vcpu *v, uint64_t ret_pc, struct bounce *b, uint8_t **
             fpu_leave(v);
         return 0;
     }
-    return b->whole && !(b->desc & XL_SITE_WRAP16) ? bounce_whole(v, b, at) : bounce_pieces(v, b, b->buf);
+    if (b->desc & XL_SITE_X87ENV)
+        return bounce_x87(v, b);
+    return b->whole ? bounce_whole(v, b, at) : bounce_masked(v, b);
 }
 
 /* Whole or in parts? A store with a mask of all ones reports faults like any other masked store, but for scalars. */

@@ -96,8 +96,8 @@ int tc_site_miss(struct vcpu *v, uint64_t ret_pc)
     uint8_t *host;
     v->stats->site_slow++;
     /* A masked access that is not possible as a whole may be so without what is masked off, some instructions do something
-     * before they fault, and some wrap: the careful path knows. */
-    int on_fault = desc & (XL_SITE_MASKED | XL_SITE_LATE | XL_SITE_WRAP16) ? TC_EXIT_CAREFUL : TC_EXIT_FAULT;
+     * before they fault, and some access memory word by word: the careful path knows. */
+    int on_fault = desc & (XL_SITE_MASKED | XL_SITE_LATE | XL_SITE_X87ENV) ? TC_EXIT_CAREFUL : TC_EXIT_FAULT;
     if (site_align(v, desc, *s1, size) || site_linear(v, desc, *s1, size, &lin))
         return site_leave(v, ret_pc, on_fault);
     /* The window site itself goes no further when its segment check fails: expand-down segments come here. */
