@@ -208,7 +208,11 @@ static enum xl_status decode(struct xl *x, struct xl_insn *n, unsigned off)
     if (s == ZYDIS_STATUS_INSTRUCTION_TOO_LONG)
         return XL_TOO_LONG;
     if (ZYAN_FAILED(s)) {
-        undecodable(n, SYS_OP_UD);
+        /* Zydis has no SYSENTER in real mode, and knows no other 16-bit mode for virtual-8086 code: there it exists. */
+        bool sysenter = d == &x->dec_real && have >= 2 && n->bytes[0] == 0x0f && n->bytes[1] == 0x34;
+        undecodable(n, sysenter ? SYS_OP_SYSENTER : SYS_OP_UD);
+        if (sysenter)
+            n->i.length = 2;
         return XL_OK;
     }
     ZydisDecoderDecodeOperands(d, &ctx, &n->i, n->op, n->i.operand_count);
