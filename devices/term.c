@@ -11,7 +11,12 @@ static volatile sig_atomic_t active; /* raw mode is wanted; saved and raw are va
 static int tty_fd = -1;
 static bool hooked;
 
-static bool in_foreground(void) { return tcgetpgrp(tty_fd) == getpgrp(); }
+/* A terminal that is not our controlling one has no foreground for us (ENOTTY), and never stops us. */
+static bool in_foreground(void)
+{
+    pid_t group = tcgetpgrp(tty_fd);
+    return group < 0 || group == getpgrp();
+}
 
 static void apply(const struct termios *t)
 {
