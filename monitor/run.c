@@ -313,10 +313,9 @@ static enum step single_step(struct vcpu *v)
         return s;
     uint32_t dr6 = v->dr6_pending | (tf ? 1u << 14 : 0);
     v->dr6_pending = 0;
-    if (!dr6)
-        return s;
-    c->eflags_sys &= ~EFLAGS_RF; /* a trap between iterations is one behind an instruction */
-    return debug_trap(v, dr6);
+    /* Between the iterations of a string instruction the trap pushes RF = 1 (the CPU does, in spite of what SDM 3B 17.3.1.1 says of
+     * traps): TC_EXIT_RESTART has set it. */
+    return dr6 ? debug_trap(v, dr6) : s;
 }
 
 /* ---- events between instructions ---- */
