@@ -20,7 +20,7 @@ def rows_of(data, suite, engines):
         unit = next(iter(figures.values())).unit
         cells = []
         for e in engines:
-            f = figures.get(e)
+            f = summary.measured(figures).get(e)
             cells.append((f.median, f.spread, summary.ratio(figures, e, "native"), summary.ratio(figures, e, "tcg"))
                          if f else None)
         yield name, unit, cells
@@ -104,7 +104,7 @@ def as_json(header, data, order):
                 e: {"unit": f.unit, "median": f.median, "low": f.spread[0], "high": f.spread[1], "rounds": len(f.rounds),
                     "ratio_native": summary.ratio(figures, e, "native"), "ratio_tcg": summary.ratio(figures, e, "tcg"),
                     "note": f.note, "result": sorted(f.checks)}
-                for e, f in figures.items()}
+                for e, f in summary.measured(figures).items()}
     for t in summary.targets():
         m = t.measured(data)
         if m is not None:

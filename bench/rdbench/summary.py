@@ -34,11 +34,17 @@ def collect(records):
         suite = out.setdefault(r["suite"], {})
         for name, s in r.get("samples", {}).items():
             figure = suite.setdefault(name, {}).setdefault(r["engine"], Figure(s["unit"]))
-            figure.rounds[r["round"]] = lower_quartile(s["values"])
+            if s["values"]:
+                figure.rounds[r["round"]] = lower_quartile(s["values"])
             figure.note = s.get("note")
             if s.get("check") not in (None, "0"):
                 figure.checks.add(s["check"])
     return out
+
+
+def measured(figures):
+    """Those of a workload's figures that have values (some only have a result)."""
+    return {e: f for e, f in figures.items() if f.rounds}
 
 
 def ratio(figures, engine, base):
@@ -77,8 +83,8 @@ class Target:
 
     def measured(self, data):
         """(value, met), or None if one side was not measured. The value is what the goal is about."""
-        figures = data.get(self.suite, {}).get(self.workload)
-        if not figures or self.engine not in figures:
+        figures = measured(data.get(self.suite, {}).get(self.workload, {}))
+        if self.engine not in figures:
             return None
         if self.base is None:
             value = figures[self.engine].median
@@ -126,8 +132,9 @@ def targets():
     return out
 
 
-# Adams and Agesen, "A Comparison of Software and Hardware Techniques for x86 Virtualization", ASPLOS 2006, figure 4 and its
-# text: cycles on a 3.8 GHz Pentium 4: native, software VMM, hardware VMM. None: not known for certain here.
+# Adams and Agesen, "A Comparison of Software and Hardware Techniques for x86 Virtualization", ASPLOS 2006, figure 4: cycles on
+# a Pentium 4 of 2006: native, software VMM, hardware VMM. Operations that are not here are not in the figure, or their
+# figures were not at hand.
 PAPER = {
     "in": (3209, 216, 15826),
     "callret": (11, 51, 11),
