@@ -16,13 +16,14 @@ static bool is_soft(enum exc_kind k) { return k == EXC_SOFT_INT || k == EXC_SOFT
 static uint32_t event_ext(const struct event *e) { return is_soft(e->kind) ? 0 : ERR_EXT; }
 
 /* The image of EFLAGS that goes onto the stack. RF = 1 makes the handler's IRET skip an instruction breakpoint at the faulting
- * instruction; a finished instruction has cleared RF (SDM 3B 17.3.1.1). #DB faults and aborts push it as it is. */
+ * instruction (SDM 3B 17.3.1.1). Otherwise it is as the instruction left it: 0 but after IRET and between two iterations of a
+ * string instruction. INT n and its kin have ended when they push. */
 static uint32_t event_eflags(const struct cpu *c, const struct event *e)
 {
     uint32_t f = cpu_get_eflags(c);
     if (e->kind == EXC_FAULT)
         return e->f.vector == EXC_DB || e->f.vector == EXC_DF ? f : f | EFLAGS_RF;
-    return e->kind == EXC_INTERRUPT ? f : f & ~EFLAGS_RF;
+    return is_soft(e->kind) ? f & ~EFLAGS_RF : f;
 }
 
 /* ---- real-address mode, and VM86 through the program's own vector table ---- */
@@ -460,21 +461,33 @@ int sys_exc_into(struct vcpu *v, struct sys_op op)
     return soft_interrupt(v, op, EXC_SOFT_INT3, EXC_OF);
 }
 
+/* One of the two bounds, sign-extended. */
+static int bound_read(struct vcpu *v, struct sys_op op, unsigned at, int32_t *val)
+{
+    uint64_t lin, x, off = v->ea + at;
+    int rc = mem_linear(v, op.seg, op.asize == 2 ? (uint16_t)off : (uint32_t)off, op.opsize, MEM_R, &lin);
+    if (!rc)
+        rc = mem_read_u(v, lin, op.opsize, MEM_R, &x);
+    if (!rc)
+        *val = op.opsize == 2 ? (int16_t)x : (int32_t)x;
+    return rc;
+}
+
+/* Below the lower bound the upper one is not read (measured). */
 int sys_exc_bound(struct vcpu *v, struct sys_op op)
 {
-    uint64_t lin, lo, hi;
-    unsigned n = op.opsize;
+    int32_t lo, hi;
+    uint64_t reg = gpr_read(&v->c, op.reg, op.opsize, 0);
+    int32_t index = op.opsize == 2 ? (int16_t)reg : (int32_t)reg;
     if (cpu_code64(&v->c))
         return sys_fault(v, EXC_UD);
-    int rc = mem_linear(v, op.seg, v->ea, 2 * n, MEM_R, &lin);
-    if (!rc)
-        rc = mem_read_u(v, lin, n, MEM_R, &lo);
-    if (!rc)
-        rc = mem_read_u(v, (uint32_t)(lin + n), n, MEM_R, &hi);
+    int rc = bound_read(v, op, 0, &lo);
     if (rc)
         return rc;
-    uint64_t index = gpr_read(&v->c, op.reg, n, 0);
-    bool out = n == 2 ? (int16_t)index < (int16_t)lo || (int16_t)index > (int16_t)hi
-                      : (int32_t)index < (int32_t)lo || (int32_t)index > (int32_t)hi;
-    return out ? sys_fault(v, EXC_BR) : SYS_NEXT;
+    if (index < lo)
+        return sys_fault(v, EXC_BR);
+    rc = bound_read(v, op, op.opsize, &hi);
+    if (rc)
+        return rc;
+    return index > hi ? sys_fault(v, EXC_BR) : SYS_NEXT;
 }

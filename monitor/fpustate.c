@@ -8,7 +8,7 @@
  * Outside 64-bit mode registers 8 to 15 (16 to 31) are neither stored nor loaded (SDM 1 13.5): their parts of the area are
  * kept (HIGH_PART).
  * FPU-1  XRSTOR's address decides what XSAVEOPT may leave out (SDM 1 13.6). XSAVEOPT is used on v->xsave, which is
- *        written only while the state is in it, and on guest RAM, which XRSTOR never reads. Never on the buffers.
+ *        written only while the state is in it, and on guest RAM and store_buf, which XRSTOR never reads. Never on load_buf.
  */
 #include "monitor/fpu.h"
 #include "monitor/cpumodel.h"
@@ -295,7 +295,7 @@ static int xsave_live(struct vcpu *v, struct sys_op op, uint64_t lin, uint64_t r
         return err;
     if (!all)
         copy(load_buf(v), p, n);
-    host_xsave(p, op.op == SYS_OP_XSAVEOPT ? SYS_OP_XSAVE : op.op, wide, rfbm); /* FPU-1 */
+    host_xsave(p, op.op, wide, rfbm);
     for (unsigned i = 1; i < 8 && !all; i++) {
         uint32_t off, k = rfbm >> i & 1 ? high_part(m, i, xcomp, &off) : 0;
         if (k)

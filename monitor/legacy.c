@@ -1,6 +1,7 @@
 /* monitor/legacy.c - instructions that access memory more than once, decimal arithmetic, MASKMOV, MOVDIR64B. nofpu.
  *
- * Each is atomic towards faults: all its accesses are checked before the first write, registers change last.
+ * Each but ENTER and POPA is atomic towards faults: all its accesses are checked before the first write, registers change
+ * last.
  */
 #include "monitor/cpumodel.h"
 #include "monitor/fpu.h"
@@ -24,42 +25,41 @@ int sys_pusha(struct vcpu *v, struct sys_op op)
     return SYS_NEXT;
 }
 
+/* Registers that were popped before a fault have changed (measured); the stack pointer has not, so POPA starts again. */
 int sys_popa(struct vcpu *v, struct sys_op op)
 {
     struct cpu *c = &v->c;
     struct stk s;
     stk_open(v, &s, op.opsize);
-    int err = stk_peek(v, &s, 0, 8);
-    if (err)
-        return err;
-    for (unsigned i = 0; i < 8; i++)
+    for (unsigned i = 0; i < 8; i++) {
+        int err = stk_peek(v, &s, i * op.opsize, 1);
+        if (err)
+            return err;
         if (i != 7 - R_RSP) /* the stored stack pointer is passed over */
-            gpr_write(c, 7 - i, op.opsize, 0, s.val[i]);
+            gpr_write(c, 7 - i, op.opsize, 0, s.val[0]);
+    }
     stack_set(c, s.mask, s.sp + 8u * op.opsize);
     return SYS_NEXT;
 }
 
-/* Reads one frame pointer of ENTER's display. What this ENTER has pushed so far is not in memory yet: laid over it. */
-static int enter_read(struct vcpu *v, const struct stk *s, uint64_t top, uint64_t off, uint64_t *val)
+/* One element of ENTER's frame. It goes to memory at once: the display that is read next may be an alias of it. */
+static int enter_push(struct vcpu *v, struct stk *s, uint64_t val)
 {
-    uint64_t lin;
-    uint8_t b[8];
-    int err = mem_linear(v, S_SS, off, s->size, MEM_R, &lin);
+    uint64_t lin, sp = (s->sp - s->size) & s->mask;
+    int err = mem_linear(v, S_SS, sp, s->size, MEM_W, &lin);
     if (!err)
-        err = mem_read(v, lin, b, s->size, MEM_R);
-    if (err)
-        return err;
-    for (unsigned i = 0; i < s->size; i++) {
-        uint64_t below = (top - (off + i)) & s->mask; /* 1 = the byte just under the old top */
-        if (below && below <= (uint64_t)s->n * s->size) {
-            unsigned k = (unsigned)(below - 1) / s->size;
-            b[i] = (uint8_t)(s->val[k] >> 8 * ((k + 1) * s->size - below));
-        }
-    }
-    *val = 0;
-    for (unsigned i = 0; i < s->size; i++)
-        *val |= (uint64_t)b[i] << 8 * i;
-    return 0;
+        err = mem_write_u(v, lin, s->size, MEM_W, val);
+    s->sp = sp;
+    return err;
+}
+
+static int enter_copy(struct vcpu *v, struct stk *s, uint64_t from)
+{
+    uint64_t lin, val;
+    int err = mem_linear(v, S_SS, from & s->mask, s->size, MEM_R, &lin);
+    if (!err)
+        err = mem_read_u(v, lin, s->size, MEM_R, &val);
+    return err ? err : enter_push(v, s, val);
 }
 
 /* Is the stack pointer that ENTER leaves writable? (SDM 2A, ENTER: #SS, #PF; measured: the page is touched as by a write.) */
@@ -70,27 +70,23 @@ static int enter_probe(struct vcpu *v, uint64_t sp, unsigned size)
     return err ? err : mem_probe(v, lin, size, MEM_W);
 }
 
+/* A fault leaves what was pushed before it below the stack pointer, as processors do; registers are as before. */
 int sys_enter(struct vcpu *v, struct sys_op op)
 {
     struct cpu *c = &v->c;
     struct stk s;
     unsigned level = v->op_imm >> 16 & 31, bytes = v->op_imm & 0xffff, size = op.opsize;
     stk_open(v, &s, size);
-    uint64_t top = s.sp, rbp = c->gpr[R_RBP], val;
-    int err = stk_push(v, &s, gpr_read(c, R_RBP, size, 0));
-    uint64_t frame = s.sp;
-    for (unsigned i = 1; i < level && !err; i++) {
-        err = enter_read(v, &s, top, (rbp - (uint64_t)i * size) & s.mask, &val);
-        if (!err)
-            err = stk_push(v, &s, val);
-    }
+    /* The frame pointer is as wide as the operand even if the stack pointer is not (measured). */
+    uint64_t rbp = c->gpr[R_RBP], frame = c->gpr[R_RSP] - size;
+    int err = enter_push(v, &s, rbp);
+    for (unsigned i = 1; i < level && !err; i++)
+        err = enter_copy(v, &s, rbp - (uint64_t)i * size);
     if (level && !err)
-        err = stk_push(v, &s, frame);
+        err = enter_push(v, &s, frame);
     uint64_t sp = (s.sp - bytes) & s.mask;
     if (!err)
         err = enter_probe(v, sp, size);
-    if (!err)
-        err = stk_flush(v, &s);
     if (err)
         return err;
     gpr_write(c, R_RBP, size, 0, frame);
@@ -234,6 +230,14 @@ static const uint8_t *mmx_reg(const struct vcpu *v, unsigned n)
     return v->xsave + FPU_ST + 16 * ((n - top) & 7);
 }
 
+/* One 8-byte half of the destination: whatever the mask, all of it is checked (SDM 2B leaves that open; measured). */
+static int maskmov_probe(struct vcpu *v, struct sys_op op, unsigned half, uint64_t *lin)
+{
+    uint64_t mask = op.asize == 8 ? ~0ull : op.asize == 4 ? 0xffffffffull : 0xffffull;
+    int err = mem_linear(v, op.seg, (v->c.gpr[R_RDI] + 8 * half) & mask, 8, MEM_W, lin);
+    return err ? err : mem_probe(v, *lin, 8, MEM_W);
+}
+
 /* Any MMX instruction makes TOP 0 and every register valid; the image's stack order turns with TOP (SDM 1 9.5.2). */
 static void mmx_enter(struct vcpu *v)
 {
@@ -245,14 +249,14 @@ static void mmx_enter(struct vcpu *v)
     v->xsave[FPU_FTW] = 0xff;
 }
 
-/* Writes the bytes whose mask byte has its top bit set, run by run. */
-static int write_masked(struct vcpu *v, uint64_t lin, const uint8_t *data, const uint8_t *mask, unsigned n)
+/* Writes those of 8 bytes whose mask byte has its top bit set, run by run. */
+static int write_masked(struct vcpu *v, uint64_t lin, const uint8_t *data, const uint8_t *mask)
 {
-    for (unsigned i = 0; i < n;) {
+    for (unsigned i = 0; i < 8;) {
         unsigned k = i;
-        while (k < n && (mask[k] & 0x80))
+        while (k < 8 && (mask[k] & 0x80))
             k++;
-        int err = k > i ? mem_write(v, lin + i, data + i, k - i, MEM_W) : 0;
+        int err = k > i ? mem_write(v, lin + i, data + i, k - i, MEM_W | MEM_UNALIGNED) : 0;
         if (err)
             return err;
         i = k > i ? k : i + 1;
@@ -260,27 +264,27 @@ static int write_masked(struct vcpu *v, uint64_t lin, const uint8_t *data, const
     return 0;
 }
 
+/* MASKMOVDQU is two stores, the upper one first (measured). */
 int sys_maskmov(struct vcpu *v, struct sys_op op)
 {
-    const struct cpu *c = &v->c;
     bool mmx = op.opsize == 8;
-    unsigned n = op.opsize;
-    uint64_t off = gpr_read(c, R_RDI, op.asize, 0), lin;
+    unsigned halves = mmx ? 1 : 2;
+    uint64_t lin[2];
     fpu_leave(v);
     fpu_image_own(v, mmx ? XCR0_X87 : XCR0_SSE);
     int err = maskmov_allowed(v, mmx);
-    /* Whether a fault shows for bytes that the mask leaves out is implementation-specific: all of them are checked here. */
-    if (!err)
-        err = mem_linear(v, op.seg, off, n, MEM_W, &lin);
-    if (!err)
-        err = mem_probe(v, lin, n, MEM_W);
+    if (err)
+        return err;
+    if (mmx)
+        mmx_enter(v); /* a fault of the store finds it done (measured) */
+    for (unsigned i = halves; i-- && !err;)
+        err = maskmov_probe(v, op, i, &lin[i]);
     if (err)
         return err;
     const uint8_t *data = mmx ? mmx_reg(v, op.reg) : v->xsave + FPU_XMM + 16 * (op.reg & 15);
     const uint8_t *mask = mmx ? mmx_reg(v, op.rm) : v->xsave + FPU_XMM + 16 * (op.rm & 15);
-    err = write_masked(v, lin, data, mask, n);
-    if (!err && mmx)
-        mmx_enter(v);
+    for (unsigned i = halves; i-- && !err;)
+        err = write_masked(v, lin[i], data + 8 * i, mask + 8 * i);
     return err;
 }
 
@@ -291,13 +295,12 @@ int sys_movdir64b(struct vcpu *v, struct sys_op op)
     uint64_t src, dst, buf[8];
     if (!cpumodel_has(v->cpu, CPU_FEAT_MOVDIR64B))
         return sys_fault(v, EXC_UD);
-    int err = mem_linear(v, S_ES, gpr_read(&v->c, op.reg, op.asize, 0), 64, MEM_W, &dst);
-    if (err)
-        return err;
-    if (dst & 63)
-        return fault_gp0(v);
-    err = mem_linear(v, op.seg, v->ea, 64, MEM_R, &src);
+    int err = mem_linear(v, op.seg, v->ea, 64, MEM_R, &src);
     if (!err)
         err = mem_read(v, src, buf, 64, MEM_R);
-    return err ? err : mem_write(v, dst, buf, 64, MEM_W);
+    if (!err)
+        err = mem_linear(v, S_ES, gpr_read(&v->c, op.reg, op.asize, 0), 64, MEM_W, &dst);
+    if (err)
+        return err;
+    return dst & 63 ? fault_gp0(v) : mem_write(v, dst, buf, 64, MEM_W);
 }

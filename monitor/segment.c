@@ -28,12 +28,30 @@ int rm_write(struct vcpu *v, struct sys_op op, unsigned n, uint64_t val)
     return rc ? rc : mem_write_u(v, lin, n, MEM_W, val);
 }
 
+int far_pointer(struct vcpu *v, struct sys_op op, uint16_t *sel, uint64_t *off)
+{
+    unsigned n = op.opsize;
+    uint64_t lin, val = 0, mask = op.asize == 8 ? ~0ull : op.asize == 4 ? 0xffffffffull : 0xffffull;
+    int rc = mem_linear(v, op.seg, v->ea, n, MEM_R, &lin);
+    if (!rc)
+        rc = mem_read_u(v, lin, n, MEM_R, off);
+    if (!rc)
+        rc = mem_linear(v, op.seg, (v->ea + n) & mask, 2, MEM_R, &lin);
+    if (!rc)
+        rc = mem_read_u(v, lin, 2, MEM_R, &val);
+    *sel = (uint16_t)val;
+    return rc;
+}
+
 /* ---- stack ---- */
 
-void stk_open(const struct vcpu *v, struct stk *s, unsigned size)
+void stk_open(const struct vcpu *v, struct stk *s, unsigned size) { stk_open_in(v, s, size, cpu_code64(&v->c)); }
+
+void stk_open_in(const struct vcpu *v, struct stk *s, unsigned size, bool code64)
 {
-    s->ss = cpu_code64(&v->c) ? NULL : &v->c.seg[S_SS];
-    s->mask = stack_mask(&v->c);
+    const struct seg *ss = &v->c.seg[S_SS];
+    s->ss = code64 ? NULL : ss;
+    s->mask = code64 ? ~0ull : (ss->attr & SEG_DB) ? 0xffffffffull : 0xffffull;
     s->sp = v->c.gpr[R_RSP] & s->mask;
     s->err = 0;
     s->how = 0;
@@ -74,25 +92,34 @@ static bool stk_is_run(const struct vcpu *v, const struct stk *s, uint64_t low, 
     return low + bytes - 1 <= s->mask && low + bytes > low && !((v->c.key & CPU_KEY_AC) && !(s->how & MEM_SUPER));
 }
 
+static int stk_each(struct vcpu *v, const struct stk *s, bool probe)
+{
+    int rc = 0;
+    for (unsigned i = 0; i < s->n && !rc; i++) {
+        uint64_t lin = stk_lin(s, (s->sp + (uint64_t)(s->n - 1 - i) * s->size) & s->mask);
+        rc = probe ? mem_probe(v, lin, s->size, MEM_W | s->how)
+                   : mem_write_u(v, lin, s->size, MEM_W | s->how, s->val[i]);
+    }
+    return rc;
+}
+
+/* A fault is that of the element pushed first, and nothing is written then. */
 int stk_flush(struct vcpu *v, struct stk *s)
 {
     uint8_t buf[STK_MAX * 8];
     unsigned bytes = s->n * s->size;
+    int rc;
     if (!s->n)
         return 0;
     if (!stk_is_run(v, s, s->sp, bytes)) {
-        for (unsigned i = 0; i < s->n; i++) {
-            uint64_t off = (s->sp + (uint64_t)(s->n - 1 - i) * s->size) & s->mask;
-            int rc = mem_write_u(v, stk_lin(s, off), s->size, MEM_W | s->how, s->val[i]);
-            if (rc)
-                return rc;
-        }
-        return 0;
+        rc = stk_each(v, s, true);
+        return rc ? rc : stk_each(v, s, false);
     }
     for (unsigned i = 0; i < s->n; i++)
         for (unsigned k = 0; k < s->size; k++)
             buf[(s->n - 1 - i) * s->size + k] = (uint8_t)(s->val[i] >> (8 * k));
-    return mem_write(v, stk_lin(s, s->sp), buf, bytes, MEM_W | s->how);
+    rc = mem_write(v, stk_lin(s, s->sp), buf, bytes, MEM_W | s->how);
+    return rc == SYS_FAULT ? stk_each(v, s, true) : rc;
 }
 
 int stk_peek(struct vcpu *v, struct stk *s, unsigned skip, unsigned n)
@@ -346,14 +373,29 @@ int sys_seg_mov_from(struct vcpu *v, struct sys_op op)
     return rm_write(v, op, op.rm == SYS_RM_MEM ? 2 : op.opsize, v->c.seg[op.reg].sel);
 }
 
-int sys_seg_push(struct vcpu *v, struct sys_op op) { return stack_push(v, op.opsize, v->c.seg[op.reg].sel); }
+/* Intel's processors move 2 bytes of 4 and leave the others alone (SDM 2B, PUSH); AMD's write zeros there. */
+int sys_seg_push(struct vcpu *v, struct sys_op op)
+{
+    struct stk s;
+    uint16_t sel = v->c.seg[op.reg].sel;
+    if (op.opsize != 4 || !sys_vendor_intel(v))
+        return stack_push(v, op.opsize, sel);
+    stk_open(v, &s, 4);
+    uint64_t sp = (s.sp - 4) & s.mask;
+    if (!stk_fits(&s, sp, 2))
+        return sys_fault_err(v, EXC_SS, 0);
+    int rc = mem_write_u(v, stk_lin(&s, sp), 2, MEM_W, sel);
+    if (!rc)
+        stack_set(&v->c, s.mask, sp);
+    return rc;
+}
 
 int sys_seg_pop(struct vcpu *v, struct sys_op op)
 {
     struct stk s;
     if (op.reg == S_CS || op.reg > S_GS)
         return sys_fault(v, EXC_UD);
-    stk_open(v, &s, op.opsize);
+    stk_open(v, &s, sys_vendor_intel(v) ? 2 : op.opsize); /* as for PUSH (measured) */
     int rc = stk_peek(v, &s, 0, 1);
     if (!rc)
         rc = load_any(v, op.reg, (uint16_t)s.val[0]);
@@ -367,19 +409,13 @@ int sys_seg_pop(struct vcpu *v, struct sys_op op)
 
 int sys_seg_lxs(struct vcpu *v, struct sys_op op)
 {
-    uint8_t buf[10] = {0};
-    uint64_t lin, off = 0;
-    unsigned seg = v->op_imm & 7, n = op.opsize;
-    int rc = mem_linear(v, op.seg, v->ea, n + 2, MEM_R, &lin);
+    uint64_t off;
+    uint16_t sel;
+    int rc = far_pointer(v, op, &sel, &off);
     if (!rc)
-        rc = mem_read(v, lin, buf, n + 2, MEM_R);
+        rc = load_any(v, v->op_imm & 7, sel);
     if (rc)
         return rc;
-    for (unsigned i = 0; i < n; i++)
-        off |= (uint64_t)buf[i] << (8 * i);
-    rc = load_any(v, seg, (uint16_t)(buf[n] | buf[n + 1] << 8));
-    if (rc)
-        return rc;
-    gpr_write(&v->c, op.reg, n, SYS_F_REX, off);
+    gpr_write(&v->c, op.reg, op.opsize, SYS_F_REX, off);
     return SYS_NEXT;
 }

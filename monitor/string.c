@@ -134,8 +134,8 @@ static int run_open(struct str *s, unsigned seg, uint64_t off, unsigned how, uin
     if (err)
         return err;
     uint64_t n = min64(run_max(s, off, r->lin), want);
-    if (!n)
-        return 0;
+    if (!n || (v->c.key & CPU_KEY_AC))
+        return mem_probe(v, r->lin, s->size, how);
     /* All of the run inside the segment? Otherwise element by element up to the fault. */
     uint64_t low = s->down ? off - (n - 1) * s->size : off;
     if (n > 1 && mem_linear(v, seg, low, (unsigned)n * s->size, how, &lin))
@@ -175,9 +175,7 @@ static int run_movs(struct str *s, uint64_t want, uint64_t *done)
         return 0;
     }
     *done = 1;
-    err = mem_probe(s->v, b.lin, s->size, MEM_W); /* before a device is read */
-    if (!err)
-        err = mem_read_u(s->v, a.lin, s->size, MEM_R, &val);
+    err = mem_read_u(s->v, a.lin, s->size, MEM_R, &val);
     return err ? err : mem_write_u(s->v, b.lin, s->size, MEM_W, val);
 }
 
@@ -228,20 +226,18 @@ static int run_cmps(struct str *s, uint64_t want, uint64_t *done)
     struct run a, b;
     uint64_t x, y;
     uint32_t flags;
-    int err = open_src(s, want, &a);
+    int err = open_dst(s, MEM_R, want, &b); /* first (measured) */
     if (!err)
-        err = open_dst(s, MEM_R, want, &b);
+        err = open_src(s, want, &a);
     if (err)
         return err;
     if (a.host && b.host)
         *done = host_cmps(s, a.host, b.host, min64(a.max, b.max), &flags);
     else {
         *done = 1;
-        err = mem_probe(s->v, b.lin, s->size, MEM_R);
+        err = mem_read_u(s->v, b.lin, s->size, MEM_R, &y);
         if (!err)
             err = mem_read_u(s->v, a.lin, s->size, MEM_R, &x);
-        if (!err)
-            err = mem_read_u(s->v, b.lin, s->size, MEM_R, &y);
         if (err)
             return err;
         host_cmps(s, (uint8_t *)&x, (uint8_t *)&y, 1, &flags);
@@ -403,12 +399,13 @@ static void advance(const struct str *s, uint64_t done)
         gpr_write(c, R_RCX, asize, 0, c->gpr[R_RCX] - done);
 }
 
-/* Count 0 with 32-bit addresses in 64-bit code: which upper halves become zero differs between processors and instructions.
- * What a process would see is what the host does, so the host is asked; nothing is accessed. */
-static void zero_count(struct cpu *c, struct sys_op op)
+/* REP with 32-bit addresses in 64-bit code: some upper halves become zero before the first iteration, so that a count of 0 or a
+ * fault shows it. Which ones differs between processors and instructions. What a process would see is what the host does, so
+ * the host is asked; nothing is accessed. */
+static void zero_upper_halves(struct cpu *c, struct sys_op op)
 {
-    uint64_t cx = c->gpr[R_RCX], s = c->gpr[R_RSI], d = c->gpr[R_RDI], a = c->gpr[R_RAX];
-    if (!cpu_code64(c) || op.asize != 4)
+    uint64_t cx = c->gpr[R_RCX] & ~0xffffffffull, s = c->gpr[R_RSI], d = c->gpr[R_RDI], a = c->gpr[R_RAX];
+    if (!cpu_code64(c) || op.asize != 4 || !repeats(op))
         return;
 #define ZERO(x) __asm__ volatile("addr32 " x : "+c"(cx), "+S"(s), "+D"(d), "+a"(a) : : "memory", "cc")
     switch (op.op) {
@@ -419,7 +416,7 @@ static void zero_count(struct cpu *c, struct sys_op op)
     case SYS_OP_SCAS: ZERO("repe scasb"); break;
     default: ZERO("rep lodsb"); break;
     }
-    c->gpr[R_RCX] = cx;
+    c->gpr[R_RCX] = cx | (uint32_t)c->gpr[R_RCX];
     c->gpr[R_RSI] = s;
     c->gpr[R_RDI] = d;
 }
@@ -438,24 +435,21 @@ int sys_string(struct vcpu *v, struct sys_op op)
     s.port = (uint16_t)c->gpr[R_RDX];
     uint64_t left = repeats(op) ? c->gpr[R_RCX] & s.mask : 1, done = 0;
     int err = 0;
-    if (!left) {
-        zero_count(c, op);
-        return SYS_NEXT;
-    }
     if (op.op == SYS_OP_INS || op.op == SYS_OP_OUTS)
-        err = sys_io_allowed(v, s.port, s.size);
-    while (!err) {
+        err = sys_io_allowed(v, s.port, s.size); /* even if the count is 0 (measured) */
+    if (!err)
+        zero_upper_halves(c, op);
+    while (left && !err) {
         err = run_one(&s, c->eflags_sys & EFLAGS_TF ? 1 : left, &done);
         if (err)
             break;
         advance(&s, done);
         left -= done;
         bool end = !left || (s.stop && repeats(op));
-        if (!end && !must_stop(v))
-            continue;
-        if (s.compared)
-            c->flags = s.flags;
-        return end ? SYS_NEXT : SYS_RESTART;
+        if (end && s.compared)
+            c->flags = s.flags; /* not before: an interruption shows the old ones (measured) */
+        if (end || must_stop(v))
+            return end ? SYS_NEXT : SYS_RESTART;
     }
     return err;
 }

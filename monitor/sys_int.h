@@ -46,6 +46,9 @@ static inline void gpr_write(struct cpu *c, unsigned r, unsigned size, unsigned 
 int rm_read(struct vcpu *v, struct sys_op op, unsigned n, uint64_t *val);
 int rm_write(struct vcpu *v, struct sys_op op, unsigned n, uint64_t val);
 
+/* A far pointer at op.seg : v->ea, offset first: two accesses, the second wraps with the address size (measured). */
+int far_pointer(struct vcpu *v, struct sys_op op, uint16_t *sel, uint64_t *off);
+
 /* -- instruction pointer -- */
 /* Address of the next instruction; EIP wraps at 4 GiB outside 64-bit mode. */
 static inline uint64_t next_rip(const struct cpu *c, unsigned len)
@@ -81,6 +84,8 @@ struct stk {
     uint64_t val[STK_MAX];
 };
 void stk_open(const struct vcpu *v, struct stk *s, unsigned size);
+/* The same as 64-bit code sees the stack, or other code: a far CALL pushes as its target would (measured). */
+void stk_open_in(const struct vcpu *v, struct stk *s, unsigned size, bool code64);
 int stk_push(struct vcpu *v, struct stk *s, uint64_t val);
 int stk_flush(struct vcpu *v, struct stk *s);
 /* Reads n elements upwards from skip bytes above sp, into s->val; sp stays. */

@@ -15,6 +15,12 @@ int code_check_rip(struct vcpu *v, const struct desc *d, uint64_t rip, uint32_t 
     return ok ? 0 : sys_fault_err(v, EXC_GP, ext);
 }
 
+/* The instruction pointer as code segment d takes it: other than 64-bit code has 32 bits of it (measured). */
+static uint64_t code_rip(const struct cpu *c, const struct desc *d, uint64_t rip)
+{
+    return desc_is_code64(c, d) ? rip : (uint32_t)rip;
+}
+
 void code_enter(struct cpu *c, uint16_t sel, const struct desc *d, unsigned cpl, uint64_t rip)
 {
     seg_set(c, S_CS, (uint16_t)((sel & ~3u) | cpl), d);
@@ -106,23 +112,10 @@ struct far {
 
 static int far_operand(struct vcpu *v, struct far *f)
 {
-    unsigned n = f->op.opsize;
-    uint8_t buf[10];
-    uint64_t lin;
-    if (f->op.flags & SYS_F_IMM) {
-        f->sel = (uint16_t)(v->op_imm >> 32);
-        f->off = n == 2 ? (uint16_t)v->op_imm : (uint32_t)v->op_imm;
-        return 0;
-    }
-    int rc = mem_linear(v, f->op.seg, v->ea, n + 2, MEM_R, &lin);
-    if (!rc)
-        rc = mem_read(v, lin, buf, n + 2, MEM_R);
-    if (rc)
-        return rc;
-    f->off = 0;
-    for (unsigned i = 0; i < n; i++)
-        f->off |= (uint64_t)buf[i] << (8 * i);
-    f->sel = (uint16_t)(buf[n] | buf[n + 1] << 8);
+    if (!(f->op.flags & SYS_F_IMM))
+        return far_pointer(v, f->op, &f->sel, &f->off);
+    f->sel = (uint16_t)(v->op_imm >> 32);
+    f->off = f->op.opsize == 2 ? (uint16_t)v->op_imm : (uint32_t)v->op_imm;
     return 0;
 }
 
@@ -182,8 +175,8 @@ static int far_code(struct vcpu *v, const struct far *f, struct desc *d)
         return fault_sel(v, EXC_GP, f->sel, 0);
     if (!(d->attr & SEG_P))
         return fault_sel(v, EXC_NP, f->sel, 0);
-    stk_open(v, &s, f->op.opsize);
-    return far_same(v, f, f->sel, d, f->off, &s);
+    stk_open_in(v, &s, f->op.opsize, desc_is_code64(&v->c, d));
+    return far_same(v, f, f->sel, d, code_rip(&v->c, d, f->off), &s);
 }
 
 struct gate {
@@ -278,11 +271,7 @@ static int far_gate(struct vcpu *v, const struct far *f, struct desc *d)
         return rc;
     if (f->call && !desc_is_conforming(&g.d) && desc_dpl(&g.d) < v->c.cpl)
         return gate_inner(v, f, &g);
-    stk_open(v, &s, g.size);
-    if (g.size == 8) { /* the pushes are the 64-bit target's */
-        s.ss = NULL;
-        s.mask = ~0ull;
-    }
+    stk_open_in(v, &s, g.size, desc_is_code64(&v->c, &g.d));
     return far_same(v, f, g.sel, &g.d, g.off, &s);
 }
 
@@ -395,10 +384,32 @@ static void return_set_sp(struct cpu *c, uint64_t sp)
         c->gpr[R_RSP] = (uint32_t)c->gpr[R_RSP];
 }
 
+/* Pops what a return at the same privilege has read. The sum is made in the width of the stack it was read from, RSP changes
+ * as the code that now runs sees it (measured). */
+static void return_release(struct cpu *c, const struct stk *s, uint64_t bytes)
+{
+    stack_set(c, stack_mask(c), c->gpr[R_RSP] + (bytes & s->mask));
+}
+
+/* A pointer on the stack into val[at], its selector into val[at + 1]: the selector is read first, and Intel's processors read
+ * 2 bytes of its element (measured). */
+static int far_peek(struct vcpu *v, struct stk *s, unsigned skip, unsigned at)
+{
+    struct stk t = *s;
+    t.size = sys_vendor_intel(v) ? 2 : s->size;
+    int rc = stk_peek(v, &t, skip + s->size, 1);
+    s->val[at + 1] = t.val[0];
+    t.size = s->size;
+    if (!rc)
+        rc = stk_peek(v, &t, skip, 1);
+    s->val[at] = t.val[0];
+    return rc;
+}
+
 static int retf_real(struct vcpu *v, struct stk *s, unsigned release)
 {
     struct cpu *c = &v->c;
-    int rc = stk_peek(v, s, 0, 2);
+    int rc = far_peek(v, s, 0, 0);
     if (rc)
         return rc;
     if (s->val[0] > c->seg[S_CS].limit)
@@ -413,7 +424,7 @@ static int retf_outer(struct vcpu *v, struct stk *s, unsigned release, uint16_t 
 {
     struct cpu *c = &v->c;
     struct seg ss;
-    int rc = stk_peek(v, s, 2 * s->size + release, 2);
+    int rc = far_peek(v, s, 2 * s->size + release, 0);
     if (!rc)
         rc = return_check_ss(v, (uint16_t)s->val[1], SEL_RPL(cs), d, &ss);
     if (!rc)
@@ -439,7 +450,7 @@ int sys_xfer_ret_far(struct vcpu *v, struct sys_op op)
     stk_open(v, &s, op.opsize);
     if (cpu_real_selectors(c))
         return retf_real(v, &s, release);
-    int rc = stk_peek(v, &s, 0, 2);
+    int rc = far_peek(v, &s, 0, 0);
     if (rc)
         return rc;
     uint64_t rip = s.val[0];
@@ -447,6 +458,7 @@ int sys_xfer_ret_far(struct vcpu *v, struct sys_op op)
     rc = return_check_cs(v, cs, &d);
     if (rc)
         return rc;
+    rip = code_rip(c, &d, rip);
     if (SEL_RPL(cs) > c->cpl)
         return retf_outer(v, &s, release, cs, &d, rip);
     rc = code_check_rip(v, &d, rip, 0);
@@ -454,8 +466,8 @@ int sys_xfer_ret_far(struct vcpu *v, struct sys_op op)
         rc = desc_set_accessed(v, &d);
     if (rc)
         return rc;
-    stack_set(c, s.mask, s.sp + 2 * s.size + release);
     code_enter(c, cs, &d, c->cpl, rip);
+    return_release(c, &s, 2 * s.size + release);
     cpu_update_key(c);
     return SYS_JUMP;
 }
@@ -488,6 +500,14 @@ static int iret_vme_flags(struct vcpu *v, uint32_t image, uint32_t *flags)
     return 0;
 }
 
+/* EIP CS EFLAGS into val[]: EFLAGS first (measured). */
+static int iret_peek(struct vcpu *v, struct stk *s)
+{
+    int rc = stk_peek(v, s, 2 * s->size, 1);
+    s->val[2] = s->val[0];
+    return rc ? rc : far_peek(v, s, 0, 0);
+}
+
 /* Real-address and virtual-8086 mode. */
 static int iret_real(struct vcpu *v, unsigned opsize)
 {
@@ -502,7 +522,7 @@ static int iret_real(struct vcpu *v, unsigned opsize)
         mask &= ~V86_KEEP;
     }
     stk_open(v, &s, opsize);
-    int rc = stk_peek(v, &s, 0, 3);
+    int rc = iret_peek(v, &s);
     if (rc)
         return rc;
     if (s.val[0] > c->seg[S_CS].limit)
@@ -573,9 +593,9 @@ static int iret_same(struct vcpu *v, struct stk *s, struct desc *d)
         rc = desc_set_accessed(v, d);
     if (rc)
         return rc;
-    stack_set(c, s->mask, s->sp + 3 * s->size);
     iret_set_flags(c, (uint32_t)s->val[2], s->size, c->cpl);
     code_enter(c, (uint16_t)s->val[1], d, c->cpl, s->val[0]);
+    return_release(c, s, 3 * s->size);
     cpu_update_key(c);
     return SYS_JUMP;
 }
@@ -592,7 +612,7 @@ static int iret_protected(struct vcpu *v, struct sys_op op)
         return finish_task_switch(v, task_return(v, next_rip(c, op.len)));
     }
     stk_open(v, &s, op.opsize);
-    int rc = stk_peek(v, &s, 0, from64 ? 5 : 3);
+    int rc = iret_peek(v, &s);
     if (rc)
         return rc;
     if (op.opsize == 4 && (s.val[2] & EFLAGS_VM) && c->cpl == 0 && !cpu_long_mode(c))
@@ -600,13 +620,12 @@ static int iret_protected(struct vcpu *v, struct sys_op op)
     rc = return_check_cs(v, (uint16_t)s.val[1], &d);
     if (rc)
         return rc;
-    if (!from64) {
-        if (SEL_RPL(s.val[1]) == c->cpl)
-            return iret_same(v, &s, &d);
-        rc = stk_peek(v, &s, 0, 5);
-        if (rc)
-            return rc;
-    }
+    if (!from64 && SEL_RPL(s.val[1]) == c->cpl)
+        return iret_same(v, &s, &d);
+    rc = far_peek(v, &s, 3 * s.size, 3);
+    if (rc)
+        return rc;
+    s.val[0] = code_rip(c, &d, s.val[0]);
     return iret_with_stack(v, &s, &d);
 }
 

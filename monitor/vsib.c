@@ -104,13 +104,14 @@ static void k_put(struct vcpu *v, unsigned k, uint64_t val)
 
 struct vsib {
     const ZydisDecodedOperand *mem;
-    unsigned is, es, count; /* bytes of an index, of an element; elements */
+    unsigned is, es, count, width; /* bytes of an index, of an element; elements; bytes of the vector length */
     bool scatter, evex;
     unsigned data, mask; /* registers */
     unsigned seg;
     uint64_t base, amask;
     uint8_t index[VEC], val[VEC], vmask[VEC];
     uint64_t todo; /* bit j: element j is still to be done */
+    bool begun;    /* at least one element is done */
 };
 
 static bool element_sizes(ZydisMnemonic m, struct vsib *s)
@@ -172,7 +173,8 @@ static bool open_vsib(struct vcpu *v, const struct insn *n, struct vsib *s)
     if (!s->mem || s->mem->mem.type != ZYDIS_MEMOP_TYPE_VSIB || !element_sizes(n->i.mnemonic, s))
         return false;
     s->evex = n->i.encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX;
-    s->count = n->i.avx.vector_length / 8 / (s->is > s->es ? s->is : s->es);
+    s->width = n->i.avx.vector_length / 8;
+    s->count = s->width / (s->is > s->es ? s->is : s->es);
     s->data = reg_id(vector_operand(n)->reg.value);
     s->seg = segment_of(s->mem->mem.segment);
     s->amask = n->i.address_width == 64 ? ~0ull : n->i.address_width == 32 ? 0xffffffffull : 0xffffull;
@@ -197,9 +199,10 @@ static uint64_t element_offset(const struct vsib *s, unsigned j)
     return (s->base + (uint64_t)idx * s->mem->mem.scale) & s->amask;
 }
 
+/* Elements are never checked for alignment (measured). */
 static int one_element(struct vcpu *v, struct vsib *s, unsigned j)
 {
-    unsigned how = s->scatter ? MEM_W : MEM_R;
+    unsigned how = (s->scatter ? MEM_W : MEM_R) | MEM_UNALIGNED;
     uint8_t *p = s->val + j * s->es;
     uint64_t lin;
     int err = mem_linear(v, s->seg, element_offset(s, j), s->es, how, &lin);
@@ -208,13 +211,15 @@ static int one_element(struct vcpu *v, struct vsib *s, unsigned j)
     return s->scatter ? mem_write(v, lin, p, s->es, how) : mem_read(v, lin, p, s->es, how);
 }
 
-/* Puts back what has been done so far. whole: all elements were, and the destination's rest becomes zero. */
+/* Puts back what has been done so far. whole: all elements were, and the destination's rest becomes zero. Otherwise a fault
+ * comes, and what the manual leaves open is as measured: above the vector length the destination is zero once an element has
+ * been loaded, and a VEX mask always; the elements of that mask below become all ones or all zeros. */
 static void commit(struct vcpu *v, struct vsib *s, bool whole)
 {
-    unsigned used = s->count * s->es;
-    if (!s->scatter) {
-        if (whole)
-            memset(s->val + used, 0, VEC - used);
+    unsigned used = s->count * s->es, width = s->width;
+    if (!s->scatter && (whole || s->begun)) {
+        unsigned keep = whole ? used : width;
+        memset(s->val + keep, 0, VEC - keep);
         vec_put(v, s->data, s->val);
     }
     if (s->evex) {
@@ -222,10 +227,11 @@ static void commit(struct vcpu *v, struct vsib *s, bool whole)
         k_put(v, s->mask, whole ? 0 : (k_get(v, s->mask) & keep) | s->todo);
         return;
     }
-    if (whole)
-        memset(s->vmask, 0, VEC);
-    for (unsigned j = 0; j < s->count; j++)
-        memset(s->vmask + j * s->es, s->todo >> j & 1 ? 0xff : 0, s->es);
+    for (unsigned j = 0; j < width / s->es; j++) {
+        bool on = j < s->count ? s->todo >> j & 1 : s->vmask[j * s->es + s->es - 1] & 0x80;
+        memset(s->vmask + j * s->es, on && !whole ? 0xff : 0, s->es);
+    }
+    memset(s->vmask + width, 0, VEC - width);
     vec_put(v, s->mask, s->vmask);
 }
 
@@ -244,6 +250,7 @@ int sys_vsib(struct vcpu *v, struct sys_op op)
             return err;
         }
         s.todo &= s.todo - 1;
+        s.begun = true;
     }
     commit(v, &s, true);
     return SYS_NEXT;

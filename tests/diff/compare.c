@@ -16,11 +16,16 @@ static const uint8_t masks[ZYDIS_MNEMONIC_MAX_VALUE + 1] = {
 
 bool dt_usable(const struct dt_result *r) { return r->vector != DT_VEC_TIMEOUT && r->vector != DT_VEC_SYSCALL; }
 
-int dt_stopped_at(const struct dt_case *c, const struct dt_result *r)
+static uint64_t stop_offset(const struct dt_case *c, const struct dt_result *r)
 {
     uint64_t base =
         (r->regs.sel[DT_CS] & 4) && r->regs.sel[DT_CS] >> 3 < DT_LDT_COUNT ? dt_ldt[r->regs.sel[DT_CS] >> 3].base : 0;
-    uint64_t off = r->regs.rip + base - DT_CODE_BASE - c->code_off;
+    return r->regs.rip + base - DT_CODE_BASE - c->code_off;
+}
+
+int dt_stopped_at(const struct dt_case *c, const struct dt_result *r)
+{
+    uint64_t off = stop_offset(c, r);
     for (int i = 0; i < c->n_insns; i++)
         if (off == c->insn[i].off)
             return i;
@@ -39,11 +44,27 @@ static uint32_t undefined_flags(const struct dt_case *c, const struct dt_result 
     return all;
 }
 
-/* What may differ because of the instruction that the case stopped at. */
+static bool decode_at(const struct dt_case *c, const struct dt_result *r, ZydisDecodedInstruction *insn)
+{
+    uint16_t cs = r->regs.sel[DT_CS];
+    uint64_t off = stop_offset(c, r);
+    ZydisDecoder d;
+    if (cs == DT_SEL_CODE64)
+        ZydisDecoderInit(&d, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+    else if (!(cs & 4) || (cs >> 3 < DT_LDT_COUNT && dt_ldt[cs >> 3].db))
+        ZydisDecoderInit(&d, ZYDIS_MACHINE_MODE_LONG_COMPAT_32, ZYDIS_STACK_WIDTH_32);
+    else
+        ZydisDecoderInit(&d, ZYDIS_MACHINE_MODE_LONG_COMPAT_16, ZYDIS_STACK_WIDTH_16);
+    return off < c->code_len &&
+           ZYAN_SUCCESS(ZydisDecoderDecodeInstruction(&d, NULL, c->code + off, c->code_len - off, insn));
+}
+
+/* What may differ because of the instruction that the case stopped at. It need not be one of those that were generated: after a
+ * change of mode or a jump into one the same bytes are others. */
 static unsigned stop_mask(const struct dt_case *c, const struct dt_result *r)
 {
-    int at = dt_stopped_at(c, r);
-    return at >= 0 && at < c->n_insns ? masks[c->insn[at].mnemonic] : 0;
+    ZydisDecodedInstruction insn;
+    return decode_at(c, r, &insn) ? masks[insn.mnemonic] : 0;
 }
 
 struct cmp {
@@ -152,10 +173,26 @@ static void compare_fpu(struct cmp *k, const struct dt_result *ra, const struct 
         compare_bytes(k, "k", i, a + x->off[5] + 8 * i, b + x->off[5] + 8 * i, 8);
 }
 
+/* REP MOVS between the two views of the data: a processor notices that operands overlap by their linear addresses and so copies
+ * aliases in larger pieces than bytes. */
+static bool copies_alias(const struct dt_case *c, const struct dt_result *r)
+{
+    for (int i = 0; i < c->n_insns; i++)
+        switch (c->insn[i].mnemonic) {
+        case ZYDIS_MNEMONIC_MOVSB:
+        case ZYDIS_MNEMONIC_MOVSW:
+        case ZYDIS_MNEMONIC_MOVSD:
+        case ZYDIS_MNEMONIC_MOVSQ:
+            if ((c->regs.gpr[6] ^ c->regs.gpr[7]) >> 32 || (r->regs.gpr[6] ^ r->regs.gpr[7]) >> 32)
+                return true;
+        }
+    return false;
+}
+
 static void compare_memory(struct cmp *k, const struct dt_case *c, const struct dt_result *a, const struct dt_result *b)
 {
     unsigned spans = 0, lines = 0;
-    if (stop_mask(c, a) & PARTIAL)
+    if ((stop_mask(c, a) & PARTIAL) || copies_alias(c, a))
         return;
     for (int i = 0; i < c->n_insns; i++)
         spans += (masks[c->insn[i].mnemonic] & FPU_ENV) != 0;

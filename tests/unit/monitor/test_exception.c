@@ -216,6 +216,10 @@ Test(exception, rf_in_the_frame_depends_on_the_kind)
     cr_expect_eq(do_int(0x40), SYS_JUMP);
     cr_expect_eq(get(STACK0 - 4, 4) & EFLAGS_RF, 0, "INT n");
     cr_expect_eq(v->c.eflags_sys & EFLAGS_RF, 0);
+    v->c.eflags_sys |= EFLAGS_RF;
+    v->c.gpr[R_RSP] = STACK0;
+    cr_expect_eq(deliver_kind(EXC_TRAP, EXC_DB), SYS_JUMP);
+    cr_expect_eq(get(STACK0 - 4, 4) & EFLAGS_RF, EFLAGS_RF, "a trap after IRET, or inside a string instruction");
 }
 
 Test(exception, sixteen_bit_gate_pushes_words)
@@ -257,6 +261,10 @@ Test(exception, into_and_bound)
     cr_expect(v->fault.vector == EXC_BR && !v->fault.has_error);
     v->c.gpr[R_RDX] = (uint32_t)-6;
     cr_expect_eq(sys_exc_bound(v, op), SYS_FAULT);
+    v->c.seg[S_DS].limit = 0x7005;
+    expect_fault("below the lower bound, the upper one is not read", sys_exc_bound(v, op), EXC_BR, 0);
+    v->c.gpr[R_RDX] = 0;
+    expect_fault("the upper bound", sys_exc_bound(v, op), EXC_GP, 0);
 }
 
 /* -- long mode -- */

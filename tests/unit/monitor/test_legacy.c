@@ -51,6 +51,19 @@ Test(legacy, pusha_wraps_in_a_16_bit_stack_or_faults_whole)
     cr_expect_eq(get(0x10005, 2), 0x5a5a, "nothing written");
 }
 
+Test(legacy, popa_keeps_what_it_popped_before_a_fault)
+{
+    env_prot(0);
+    set_regs();
+    v->c.seg[S_SS].limit = STACK0 + 11;
+    put(STACK0, 4, 0xd1);
+    put(STACK0 + 4, 4, 0x51);
+    put(STACK0 + 8, 4, 0xb9);
+    expect_fault("ESP's element", sys_popa(v, mk_op(4, 1)), EXC_SS, 0);
+    cr_expect(v->c.gpr[R_RDI] == 0xd1 && v->c.gpr[R_RSI] == 0x51 && v->c.gpr[R_RBP] == 0xb9);
+    cr_expect(v->c.gpr[R_RBX] == 0x44444444 && v->c.gpr[R_RSP] == STACK0);
+}
+
 static int enter(unsigned size, unsigned bytes, unsigned level)
 {
     v->op_imm = level << 16 | bytes;
@@ -99,6 +112,36 @@ Test(legacy, enter_touches_its_final_stack_pointer)
     v->c.gpr[R_RBP] = 0x777;
     expect_fault("final SP outside", enter(2, 0x100, 0), EXC_SS, 0);
     cr_expect(v->c.gpr[R_RSP] == 0x20 && v->c.gpr[R_RBP] == 0x777);
+}
+
+Test(legacy, enter_faults_at_its_first_push_and_frames_are_as_wide_as_the_operand)
+{
+    env_prot(0);
+    v->c.seg[S_SS].limit = STACK0 - 5;
+    v->c.gpr[R_RBP] = 0x30020;
+    v->c.seg[S_SS].base = 0x100000;
+    expect_fault("push of EBP", enter(4, 0x8000, 3), EXC_SS, 0);
+    env_prot(0);
+    v->c.seg[S_SS].attr &= ~SEG_DB;
+    v->c.seg[S_SS].limit = 0xffff;
+    v->c.gpr[R_RSP] = 0;
+    cr_expect_eq(enter(4, 0, 1), SYS_NEXT);
+    cr_expect_eq(v->c.gpr[R_RBP], 0xfffffffc, "although SP has 16 bits");
+    cr_expect_eq(get(0xfff8, 4), 0xfffffffc);
+}
+
+/* The display lies in another view of the stack's page: what ENTER has pushed shows there. */
+Test(legacy, enter_reads_pushes_through_an_alias)
+{
+    env_long(0);
+    uint64_t pt = TABLES + 0x3000;
+    for (unsigned i = 0; i < 512; i++)
+        put(pt + 8 * i, 8, 0x210007);
+    put(TABLES + 0x2008, 8, pt | 7);
+    v->c.gpr[R_RSP] = 0x211800;
+    v->c.gpr[R_RBP] = 0x212800;
+    cr_expect_eq(enter(8, 0, 2), SYS_NEXT);
+    EXPECT_STACK(0x2107e8, 8, 0x2117f8, 0x212800, 0x212800);
 }
 
 Test(legacy, enter_with_16_bit_operands_changes_bp_only)
@@ -252,6 +295,26 @@ Test(legacy, maskmovdqu_writes_the_chosen_bytes)
     expect_fault("TS", sys_maskmov(v, op), EXC_NM, 0);
 }
 
+Test(legacy, maskmovdqu_is_two_stores_that_wrap_upper_first)
+{
+    struct sys_op op = {.op = SYS_OP_MASKMOV, .opsize = 16, .reg = 1, .rm = 1, .seg = S_DS, .asize = 2};
+    env_prot(0);
+    cr_assert_eq(fpu_create(v), 0);
+    v->c.cr4 = CR4_OSFXSR;
+    memset(fpu_image_part(v, FPU_PART_XMM, 1), 0x80, 16);
+    put(0, 8, 0);
+    v->c.gpr[R_RDI] = 0xfff8;
+    cr_expect_eq(sys_maskmov(v, op), SYS_NEXT);
+    cr_expect_eq(get(0, 8), 0x8080808080808080ull);
+    env_long(0);
+    cr_assert_eq(fpu_create(v), 0);
+    v->c.cr4 |= CR4_OSFXSR;
+    op.asize = 8;
+    v->c.gpr[R_RDI] = 0x40000000;
+    cr_expect_eq(sys_maskmov(v, op), SYS_FAULT, "mask all clear");
+    cr_expect(v->fault.vector == EXC_PF && v->fault.cr2 == 0x40000008);
+}
+
 Test(legacy, maskmovq_turns_the_x87_stack)
 {
     struct sys_op op = {.op = SYS_OP_MASKMOV, .opsize = 8, .reg = 3, .rm = 4, .seg = S_DS, .asize = 4};
@@ -267,6 +330,11 @@ Test(legacy, maskmovq_turns_the_x87_stack)
     cr_expect_eq(v->xsave[FPU_FSW + 1], 0);
     cr_expect_eq(v->xsave[FPU_FTW], 0xff);
     cr_expect_eq(v->xsave[FPU_ST + 3 * 16], 0xab, "MM3 is ST3 now");
+    v->xsave[FPU_FSW + 1] = 2 << 3;
+    v->c.gpr[R_RDI] = 0x30000;
+    v->c.seg[S_DS].limit = 0x2ffff;
+    expect_fault("no room", sys_maskmov(v, op), EXC_GP, 0);
+    cr_expect_eq(v->xsave[FPU_FSW + 1], 0, "the stack has turned all the same");
     v->xsave[FPU_FSW] = 0x80;
     expect_fault("pending x87 exception", sys_maskmov(v, op), EXC_MF, 0);
 }
@@ -284,4 +352,7 @@ Test(legacy, movdir64b_needs_an_aligned_destination)
     cr_expect_eq(get(0x31000 + 56, 8), 0x1234567890abcdefull);
     v->c.gpr[R_RCX] = 0x31020;
     expect_fault("unaligned", sys_movdir64b(v, op), EXC_GP, 0);
+    v->c.seg[S_SS].limit = 0x30000;
+    op.seg = S_SS;
+    expect_fault("the source's faults come first", sys_movdir64b(v, op), EXC_SS, 0);
 }

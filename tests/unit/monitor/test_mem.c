@@ -164,7 +164,7 @@ static const struct {
     {"null selector", 0xfff, DATA | SEG_UNUSABLE, 0, 1, MEM_R, true},
     {"not present", 0xfff, DATA & ~SEG_P, 0, 1, MEM_R, true},
     {"system segment", 0xfff, DATA & ~SEG_S, 0, 1, MEM_R, true},
-    {"4 GiB segment, wrap", 0xffffffff, DATA, 0xffffffff, 4, MEM_R, false},
+    {"4 GiB segment, wrap", 0xffffffff, DATA, 0xffffffff, 4, MEM_R, true},
 };
 
 Test(mem, segment_limits_and_types)
@@ -180,6 +180,15 @@ Test(mem, segment_limits_and_types)
                 cr_expect_eq(lin, (0x10000 + seg_rows[i].off) & 0xffffffff, "%s", seg_rows[i].what);
         }
     }
+}
+
+Test(mem, only_a_flat_segment_wraps_at_4_gib)
+{
+    set_seg(S_DS, 0, 0xffffffff, DATA);
+    cr_expect_eq(mem_linear(v, S_DS, 0xffffffff, 4, MEM_R, &lin), 0);
+    cr_expect_eq(lin, 0xffffffff);
+    set_seg(S_DS, 0x1000, 0xffffffff, DATA);
+    cr_expect_eq(mem_linear(v, S_DS, 0xffffffff, 4, MEM_R, &lin), SYS_FAULT);
 }
 
 Test(mem, real_mode_has_limits_but_no_types)

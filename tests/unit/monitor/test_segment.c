@@ -197,6 +197,25 @@ Test(segment, lxs_loads_both_or_nothing)
     cr_expect_eq(v->c.seg[S_ES].sel, SEL_D3 + 3);
 }
 
+Test(segment, push_and_pop_move_two_bytes_of_four_on_intel)
+{
+    struct sys_op op = mk_op(4, 1);
+    env_prot(0);
+    op.reg = S_ES;
+    put(STACK0 - 4, 4, 0xdeadbeef);
+    cr_expect_eq(sys_seg_push(v, op), SYS_NEXT);
+    cr_expect_eq(get(STACK0 - 4, 4), 0xdead0000u + SEL_D0);
+    cr_expect_eq(v->c.gpr[R_RSP], STACK0 - 4);
+    v->c.seg[S_SS].limit = STACK0 - 3;
+    cr_expect_eq(sys_seg_pop(v, op), SYS_NEXT);
+    cr_expect_eq(v->c.gpr[R_RSP], STACK0);
+    env_prot(0);
+    env_model.intel = false;
+    put(STACK0 - 4, 4, 0xdeadbeef);
+    cr_expect_eq(sys_seg_push(v, op), SYS_NEXT);
+    cr_expect_eq(get(STACK0 - 4, 4), SEL_D0);
+}
+
 /* Stack pointer, push size; #SS or OK. */
 static const struct {
     const char *what;
@@ -255,6 +274,31 @@ Test(segment, non_canonical_stack_is_ss)
     v->c.gpr[R_RSP] = 0x7ffffffffffcull;
     uint64_t val;
     expect_fault("pop", stack_pop(v, 8, &val), EXC_SS, 0);
+}
+
+/* The page below the stack page is missing: the fault is that of the element pushed first, and nothing is written. */
+Test(segment, frame_faults_at_the_element_pushed_first)
+{
+    struct stk s;
+    env_long(0);
+    uint64_t pt = TABLES + 0x3000;
+    for (unsigned i = 0; i < 512; i++)
+        put(pt + 8 * i, 8, (0x200000 + i * 0x1000ull) | (i == 0x10 || i == 0x0f ? 0 : 7));
+    put(TABLES + 0x2008, 8, pt | 7);
+    v->c.gpr[R_RSP] = 0x210ff8;
+    stk_open(v, &s, 8);
+    for (unsigned i = 0; i < 3; i++)
+        cr_assert_eq(stk_push(v, &s, i), 0);
+    cr_expect_eq(stk_flush(v, &s), SYS_FAULT);
+    cr_expect_eq(v->fault.cr2, 0x210ff0);
+    v->c.gpr[R_RSP] = 0x211008;
+    put(0x211000, 8, 0x5a5a);
+    stk_open(v, &s, 8);
+    for (unsigned i = 0; i < 3; i++)
+        cr_assert_eq(stk_push(v, &s, i), 0);
+    cr_expect_eq(stk_flush(v, &s), SYS_FAULT);
+    cr_expect_eq(v->fault.cr2, 0x210ff8);
+    cr_expect_eq(get(0x211000, 8), 0x5a5a);
 }
 
 Test(segment, frame_that_wraps_lands_on_both_ends)

@@ -263,6 +263,41 @@ Test(string, source_fault_comes_before_destination_fault)
     regs(1, 0x212000, 0x212800);
     cr_expect_eq(sys_string(v, str(SYS_OP_MOVS, 1, 8, SYS_F_REP)), SYS_FAULT);
     cr_expect_eq(v->fault.error, 0, "a read");
+    regs(1, 0x211ffe, 0x212ffe); /* both cross into or out of the missing page */
+    cr_expect_eq(sys_string(v, str(SYS_OP_MOVS, 4, 8, SYS_F_REP)), SYS_FAULT);
+    cr_expect_eq(v->fault.error, 0, "a read");
+}
+
+Test(string, misaligned_source_beats_a_missing_destination)
+{
+    env_long(3);
+    unmap(0x212000);
+    v->c.cr0 |= CR0_AM;
+    v->c.eflags_sys |= EFLAGS_AC;
+    cpu_update_key(&v->c);
+    regs(1, 0x210001, 0x212000);
+    expect_fault("movsw", sys_string(v, str(SYS_OP_MOVS, 2, 8, 0)), EXC_AC, 0);
+}
+
+Test(string, compare_reads_the_destination_first)
+{
+    env_long(0);
+    unmap(0x212000);
+    regs(1, 0x212000, 0x212800);
+    cr_expect_eq(sys_string(v, str(SYS_OP_CMPS, 1, 8, SYS_F_REP)), SYS_FAULT);
+    cr_expect_eq(v->fault.cr2, 0x212800);
+}
+
+/* Against the host: a fault of the first iteration shows which upper halves it has cleared. */
+Test(string, fault_with_32_bit_addresses_finds_the_hosts_upper_halves)
+{
+    uint64_t cx = 0xaaaaaaaa00000000ull, si_ = 0xbbbbbbbb00030000ull, di_ = 0xcccccccc00212000ull;
+    env_long(0);
+    unmap(0x212000);
+    regs(cx | 3, si_, di_);
+    __asm__ volatile("addr32 rep movsb" : "+c"(cx), "+S"(si_), "+D"(di_) : : "memory");
+    cr_expect_eq(sys_string(v, str(SYS_OP_MOVS, 1, 4, SYS_F_REP)), SYS_FAULT);
+    expect_regs("movsb", cx | 3, si_, di_);
 }
 
 Test(string, segment_limit_stops_a_run_at_the_exact_element)
@@ -317,6 +352,20 @@ Test(string, trap_flag_stops_after_each_iteration)
     cr_expect_eq(sys_string(v, str(SYS_OP_STOS, 4, 8, SYS_F_REP)), SYS_NEXT);
 }
 
+Test(string, interruption_shows_the_flags_before_the_comparison)
+{
+    env_long(0);
+    v->c.eflags_sys |= EFLAGS_TF;
+    v->c.flags = EFLAGS_CF | EFLAGS_SF;
+    put(0x30000, 2, 0x5555);
+    put(0x31000, 2, 0x5555);
+    regs(2, 0x30000, 0x31000);
+    cr_expect_eq(sys_string(v, str(SYS_OP_CMPS, 1, 8, SYS_F_REP)), SYS_RESTART);
+    cr_expect_eq(v->c.flags, EFLAGS_CF | EFLAGS_SF);
+    cr_expect_eq(sys_string(v, str(SYS_OP_CMPS, 1, 8, SYS_F_REP)), SYS_NEXT);
+    cr_expect_eq(v->c.flags, EFLAGS_ZF | EFLAGS_PF);
+}
+
 /* ---- ports ---- */
 
 Test(string, ins_writes_what_the_port_gives)
@@ -329,6 +378,15 @@ Test(string, ins_writes_what_the_port_gives)
     cr_expect_eq(get(0x30000, 8) & 0xffffffffffff, 0x303230313030);
     cr_expect_eq(n_pio, 3);
     cr_expect(log_pio[0].port == 0x1f0 && log_pio[0].size == 2 && !log_pio[0].write);
+}
+
+Test(string, ports_are_checked_even_if_the_count_is_0)
+{
+    env_prot(3);
+    v->c.gpr[R_RDX] = 0xfff0;
+    regs(0, 0x30000, 0x30000);
+    expect_fault("rep outsb", sys_string(v, str(SYS_OP_OUTS, 1, 4, SYS_F_REP)), EXC_GP, 0);
+    expect_fault("rep insb", sys_string(v, str(SYS_OP_INS, 1, 4, SYS_F_REP)), EXC_GP, 0);
 }
 
 Test(string, ins_checks_memory_before_it_reads_the_port)

@@ -230,10 +230,50 @@ Test(transfer, long_mode_jumps_between_64_bit_and_compatibility_code)
     cr_expect_eq(far_mem(false, 8, SEL_C64, 0xffff800000021000ull), SYS_JUMP);
     cr_expect_eq(v->c.rip, 0xffff800000021000ull);
     expect_fault("non-canonical", far_mem(false, 8, SEL_C64, 0x800000000000ull), EXC_GP, 0);
-    expect_fault("beyond 4 GiB", far_mem(false, 8, SEL_C0, 0x100000000ull), EXC_GP, 0);
+    cr_expect_eq(far_mem(false, 8, SEL_C0, 0x100000000ull + OFF), SYS_JUMP);
+    cr_expect_eq(v->c.rip, OFF, "32 bits count outside 64-bit code");
+    env_long(0);
     set_gdt(SEL_FREE, 0, ~0u, A_CODE | SEG_L);
     expect_fault("L and D", far_mem(false, 8, SEL_FREE, OFF), EXC_GP, SEL_FREE);
     expect_fault("TSS", far_mem(false, 8, SEL_TSS2, OFF), EXC_GP, SEL_TSS2);
+}
+
+Test(transfer, far_call_in_long_mode_pushes_as_its_target_sees_the_stack)
+{
+    env_compat(0);
+    v->c.seg[S_SS].base = 0x1000;
+    v->c.seg[S_SS].attr &= ~SEG_DB;
+    v->c.gpr[R_RSP] = STACK0;
+    cr_expect_eq(far_imm(true, 4, SEL_C64, OFF), SYS_JUMP);
+    EXPECT_STACK(STACK0 - 8, 4, CODE + 7, SEL_C0);
+    cr_expect_eq(v->c.gpr[R_RSP], STACK0 - 8);
+    env_long(0);
+    v->c.seg[S_SS].base = 0x1000;
+    v->c.gpr[R_RSP] = 0xffff800000000000ull + STACK0;
+    cr_expect_eq(far_mem(true, 4, SEL_C0, OFF), SYS_JUMP);
+    EXPECT_STACK(STACK0 + 0x1000 - 8, 4, CODE + 7, SEL_C64);
+}
+
+/* Where a far pointer ends is looked at when its selector is read, at an offset that wraps with the address size. */
+Test(transfer, far_pointer_is_two_accesses_and_wraps)
+{
+    struct sys_op op = mk_op(2, 4);
+    env_prot(0);
+    op.asize = 2;
+    v->ea = 0xfffe;
+    put(0xfffe, 2, 0x123);
+    put(0, 2, SEL_C0);
+    cr_expect_eq(sys_xfer_jmp_far(v, op), SYS_JUMP);
+    cr_expect_eq(v->c.rip, 0x123);
+    env_prot(3);
+    put(0x30002, 4, SEL_C3 + 3);
+    put(0x30002, 2, 0x123);
+    put(0x30004, 2, SEL_C3 + 3);
+    v->ea = 0x30002;
+    v->c.cr0 |= CR0_AM;
+    v->c.eflags_sys |= EFLAGS_AC;
+    cpu_update_key(&v->c);
+    cr_expect_eq(sys_xfer_jmp_far(v, mk_op(2, 4)), SYS_JUMP, "aligned for words");
 }
 
 Test(transfer, long_call_gate_switches_stacks_with_null_ss)

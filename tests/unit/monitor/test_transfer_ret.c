@@ -95,9 +95,16 @@ Test(transfer_ret, outer_return_nulls_what_the_ring_may_not_see)
 Test(transfer_ret, retf_checks_stack_room_and_offset)
 {
     env_prot(0);
-    v->c.seg[S_SS].limit = STACK0 + 6;
+    v->c.seg[S_SS].limit = STACK0 + 4;
     FRAME(4, OFF, SEL_C0);
     expect_fault("room", do_retf(4, 0), EXC_SS, 0);
+    v->c.seg[S_SS].limit = STACK0 + 5;
+    cr_expect_eq(do_retf(4, 0), SYS_JUMP, "two bytes of the selector's element are enough");
+    env_prot(0);
+    env_model.intel = false;
+    v->c.seg[S_SS].limit = STACK0 + 6;
+    FRAME(4, OFF, SEL_C0);
+    expect_fault("the whole element", do_retf(4, 0), EXC_SS, 0);
     env_prot(0);
     FRAME(4, 0x10000, SEL_C16);
     expect_fault("offset", do_retf(4, 0), EXC_GP, 0);
@@ -237,8 +244,44 @@ Test(transfer_ret, iretq_faults)
     v->c.eflags_sys |= EFLAGS_NT;
     expect_fault("nested task", do_iret(8), EXC_GP, 0);
     v->c.eflags_sys = 0;
-    v->c.gpr[R_RSP] = 0x7fffffffffe8ull;
-    expect_fault("non-canonical stack", do_iret(8), EXC_SS, 0);
+    v->c.gpr[R_RSP] = 0x7ffffffffff0ull;
+    expect_fault("flags are read first, from a non-canonical address", do_iret(8), EXC_SS, 0);
+    env_long(0);
+    FRAME(8, OFF, SEL_TSS, 0);
+    v->c.gpr[R_RSP] = 0x400000 - 24; /* nothing is mapped above */
+    put(0x400000 - 16, 8, SEL_TSS);
+    expect_fault("the code segment is checked before the stack is read", do_iret(8), EXC_GP, SEL_TSS);
+}
+
+Test(transfer_ret, returns_to_other_than_64_bit_code_take_32_bits_of_rip)
+{
+    env_long(0);
+    FRAME(8, 0x300000000ull + OFF, SEL_C3 + 3, EFLAGS_IF, STACK3, SEL_D3 + 3);
+    cr_expect_eq(do_iret(8), SYS_JUMP);
+    cr_expect_eq(v->c.rip, OFF);
+    env_long(0);
+    FRAME(8, 0x300000000ull + OFF, SEL_C0);
+    cr_expect_eq(do_retf(8, 0), SYS_JUMP);
+    cr_expect_eq(v->c.rip, OFF);
+}
+
+/* What is released is summed in the width of the old stack, and added as the new code sees it. */
+Test(transfer_ret, retf_to_64_bit_code_adds_to_all_of_rsp)
+{
+    env_compat(0);
+    v->c.seg[S_SS].attr &= ~SEG_DB;
+    v->c.gpr[R_RSP] = 0xfff0;
+    put(0xfff0, 4, OFF);
+    put(0xfff4, 2, SEL_C64);
+    cr_expect_eq(do_retf(4, 0xff00), SYS_JUMP);
+    cr_expect_eq(v->c.gpr[R_RSP], 0x1fef8);
+    env_compat(0);
+    v->c.seg[S_SS].attr &= ~SEG_DB;
+    v->c.gpr[R_RSP] = 0xfff0;
+    put(0xfff0, 4, OFF);
+    put(0xfff4, 2, SEL_C64);
+    cr_expect_eq(do_retf(4, 0xffff), SYS_JUMP);
+    cr_expect_eq(v->c.gpr[R_RSP], 0xfff7);
 }
 
 Test(transfer_ret, iret_in_compatibility_mode_of_same_ring_leaves_the_stack)

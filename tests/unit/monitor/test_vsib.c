@@ -282,10 +282,9 @@ static void gather_case(const char *what, const uint8_t *bytes, unsigned t, unsi
     v->op_imm = (uint64_t)(uintptr_t)bytes;
     int rc = sys_exec(v, op);
     cr_assert_eq(rc, sig ? SYS_FAULT : SYS_NEXT, "%s: case %u: result %d, host's signal %d", what, t, rc, sig);
-    if (sig) { /* how far elements beyond the faulting one get is the CPU's own affair (SDM 2C) */
+    if (sig) {
         cr_assert_eq(v->fault.cr2 - GUEST, fault_at - (uint64_t)page, "%s: case %u: cr2 %lx", what, t, v->fault.cr2);
         faulted++;
-        return;
     }
     for (unsigned r = 2; r < 5; r++) {
         same_part(what, t, FPU_PART_XMM, r);
