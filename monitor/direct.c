@@ -20,6 +20,7 @@
 #define PROMOTE_TICKS 40000000u
 #define PROMOTE_BURST 60000u
 #define DEMOTE_NS 12000u
+#define LONG_TURN_NS 200000u /* waiting is then for the CPU, not for the hand-off: no tier could help */
 #define BURST_WINDOW 256u
 #define MIN_WINDOW_NS 20000000u
 
@@ -212,7 +213,8 @@ static void account_direct(struct vcpu *v, struct space *s, uint64_t ns)
     s->world_ns = now;
     s->bursts = 0;
     s->burst_ticks = 0;
-    if (v->priv->direct->mode != VM_USER_AUTO || (spent / turns >= DEMOTE_NS && wall < 2 * spent))
+    if (v->priv->direct->mode != VM_USER_AUTO ||
+        (spent / turns >= DEMOTE_NS && (wall < 2 * spent || spent / turns >= LONG_TURN_NS)))
         return;
     s->direct = false;
     s->user_ticks = 0;
@@ -592,8 +594,10 @@ enum direct_result direct_run(struct vcpu *v)
         state_out(v, &u);
         uw_fpu_save(s->world, v->xsave, v->cpu->xsave_bytes);
     }
+    uint64_t hidden = v->stats->uw_hidden;
     enum direct_result result = event(v, s, &e);
-    if (s->world)
+    /* Hidden faults are the cost of moving in, paid once; what counts is how the program itself comes back. */
+    if (s->world && v->stats->uw_hidden == hidden)
         account_direct(v, s, ns);
     return result;
 }
