@@ -160,8 +160,18 @@ enum {
 #define MSR_MCG_CAP 0x179u
 #define MSR_MCG_STATUS 0x17au
 #define MSR_MISC_ENABLE 0x1a0u
+#define MSR_MTRR_BASE0 0x200u
+#define MSR_MTRR_FIX64K_00000 0x250u
+#define MSR_MTRR_FIX16K_80000 0x258u
+#define MSR_MTRR_FIX16K_A0000 0x259u
+#define MSR_MTRR_FIX4K_C0000 0x268u
 #define MSR_PAT 0x277u
 #define MSR_MTRR_DEF_TYPE 0x2ffu
+#define MTRR_TYPE_UC 0u
+#define MTRR_TYPE_WB 6u
+#define MTRR_VALID 0x800u        /* in a mask register */
+#define MTRR_ENABLE 0x800u       /* in DEF_TYPE */
+#define MTRR_FIXED_ENABLE 0x400u /* in DEF_TYPE */
 #define MSR_TSC_DEADLINE 0x6e0u
 #define MSR_X2APIC_FIRST 0x800u
 #define MSR_X2APIC_LAST 0x8ffu

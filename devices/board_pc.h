@@ -123,8 +123,9 @@ void board_pc_reset(struct board_pc *b);
 int board_pc_firmware_setup(struct board_pc *b);
 /* Guest physical address of the ACPI root pointer that firmware_setup placed. */
 static inline uint32_t board_pc_rsdp(const struct board_pc *b) { return BOARD_ACPI_GPA; }
-/* PCI's window above RAM below 4 GiB. */
+/* End of RAM below 4 GiB, and the round address above it from which PCI's memory begins. */
 uint32_t board_pc_pci_hole(const struct board_pc *b);
+uint32_t board_pc_pci_first(const struct board_pc *b);
 
 /* To be called when the run loop has left the guest anyway. */
 void board_pc_tick(struct board_pc *b);

@@ -29,7 +29,7 @@ static uint64_t ram_above_4g(const struct board_pc *b)
 }
 
 /* PCI windows begin on a round address above RAM: kernels round up what they find after RAM, too. */
-static uint32_t window_first(const struct board_pc *b)
+uint32_t board_pc_pci_first(const struct board_pc *b)
 {
     uint32_t end = board_pc_pci_hole(b), unit = 0x10000000;
     return end < 0x80000000u ? 0x80000000u : (end + unit - 1) & ~(unit - 1);
@@ -45,7 +45,7 @@ static struct acpi_cfg table_cfg(const struct board_pc *b)
         .rtc = true,
         .hpet = b->cfg.hpet,
         .fwcfg = true,
-        .hole32_first = window_first(b),
+        .hole32_first = board_pc_pci_first(b),
         .hole32_last = PCI_HOLE_LAST,
     };
     for (unsigned i = 0; i < BOARD_SERIALS; i++)
@@ -165,7 +165,7 @@ static void set_up_pics(struct board_pc *b)
 int board_pc_firmware_setup(struct board_pc *b)
 {
     set_up_pics(b);
-    pci_firmware_setup(&b->pci, window_first(b), PCI_HOLE_LAST);
+    pci_firmware_setup(&b->pci, board_pc_pci_first(b), PCI_HOLE_LAST);
     piix4_pm_firmware_setup(&b->pm_function);
     int rc = put_bios_data(b);
     if (!rc)

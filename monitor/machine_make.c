@@ -4,7 +4,9 @@
 #include "devices/bus.h"
 #include "monitor/cpumodel.h"
 #include "monitor/machine_int.h"
+#include "monitor/sysinsn.h"
 #include "shadowmmu/gpmem.h"
+#include "shadowmmu/ptwalk.h"
 #include <errno.h>
 #include <string.h>
 #include <sys/sysinfo.h>
@@ -303,6 +305,26 @@ int machine_make(struct machine *m)
     return status ? status : open_files(m);
 }
 
+static int set_msr(struct machine *m, uint32_t msr, uint64_t val) { return sys_wrmsr(m->v, msr, val); }
+
+/* As a BIOS leaves the memory types: RAM write-back, ROMs write-protected, the VGA window and PCI's memory uncached. Linux
+ * takes registers that are all zero for a broken machine and gives up its PAT. */
+static int set_up_mtrrs(struct machine *m)
+{
+    const uint64_t wb = 0x0606060606060606ull, wp = 0x0505050505050505ull, end = 1ull << 32;
+    const uint64_t phys = (1ull << GUEST_MAXPHYADDR) - 1;
+    int err = set_msr(m, MSR_MTRR_FIX64K_00000, wb) | set_msr(m, MSR_MTRR_FIX16K_80000, wb) |
+              set_msr(m, MSR_MTRR_FIX16K_A0000, 0);
+    for (uint32_t msr = MSR_MTRR_FIX4K_C0000; msr < MSR_MTRR_FIX4K_C0000 + 8; msr++)
+        err |= set_msr(m, msr, wp);
+    uint32_t n = MSR_MTRR_BASE0;
+    for (uint64_t base = board_pc_pci_first(&m->board), bytes; base < end; base += bytes, n += 2) {
+        bytes = base & -base; /* a range is a power of two, aligned to its size */
+        err |= set_msr(m, n, base | MTRR_TYPE_UC) | set_msr(m, n + 1, (phys & ~(bytes - 1)) | MTRR_VALID);
+    }
+    return err | set_msr(m, MSR_MTRR_DEF_TYPE, MTRR_ENABLE | MTRR_FIXED_ENABLE | MTRR_TYPE_WB);
+}
+
 int machine_start(struct machine *m)
 {
     struct boot_config bc = {
@@ -322,6 +344,8 @@ int machine_start(struct machine *m)
     if (rc)
         return machine_fail(m, "-m: no room for firmware tables in %llu KiB of guest memory",
                             (unsigned long long)m->c->mem_bytes >> 10);
+    if (set_up_mtrrs(m))
+        return machine_fail(m, "the CPU does not take a BIOS's memory types");
     vcpu_get_state(m->v, &cpu);
     if (boot_load(&bc, vm_memory(m->vm), &cpu, &info, err, sizeof err))
         return machine_fail(m, "%s", err);
