@@ -3,6 +3,7 @@
 #include "base/log.h"
 #include "devices/bus.h"
 #include "monitor/cpumodel.h"
+#include "monitor/hostlayout.h"
 #include "monitor/machine_int.h"
 #include "monitor/sysinsn.h"
 #include "shadowmmu/gpmem.h"
@@ -91,7 +92,7 @@ static int make_vm(struct machine *m)
     const struct cmdline_engine *e = &m->c->engine;
     struct vm_config cfg = {
         .tc_bytes = e->tc_bytes,
-        .no_window = e->window == 0,
+        .no_window = e->window == 0 || !hostlayout_ok(),
         .user = (enum vm_user_mode)e->user, /* the same order: monitor/cmdline.h */
         .no_chain = !e->chain,
         .max_insns = (unsigned)e->max_insns,

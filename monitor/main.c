@@ -1,5 +1,6 @@
 /* monitor/main.c - the program: ringdown [OPTION...] runs a machine; ringdown translate FILE ... shows translations. */
 #include "monitor/cmdline.h"
+#include "monitor/hostlayout.h"
 #include "monitor/machine.h"
 #include "monitor/translate.h"
 #include <string.h>
@@ -7,6 +8,7 @@
 int main(int argc, char **argv)
 {
     struct cmdline c;
+    hostlayout_settle(argv);
     if (argc > 1 && !strcmp(argv[1], "translate"))
         return translate_main(argc - 1, argv + 1);
     int status = cmdline_parse(&c, argc, argv, stderr);

@@ -317,6 +317,25 @@ class Bad(Case):
         self.refused("initrd No such file", "-initrd", "/nowhere/i")
 
 
+class Layout(Case):
+    def test_own_stack_is_not_where_the_guest_kernel_is(self):
+        """The kernel window puts guest addresses from 0xffffffff80000000 on at 0x7fff7ffff000; the host places stacks at random."""
+        for _ in range(40):
+            p = self.start([BINARY, "-S", "-display", "none", "-monitor", "none", "-serial", "file:con", "-accel", "bt", "-kernel",
+                            KERNEL])
+            end = time.monotonic() + 10
+            while not os.path.exists(self.path("con")):
+                self.assertLess(time.monotonic(), end)
+                time.sleep(0.01)
+            with open("/proc/%d/maps" % p.pid, encoding="ascii") as f:
+                stack = re.search(r"^(\w+)-(\w+) .*\[stack\]$", f.read(), re.M)
+            first, last = int(stack.group(1), 16), int(stack.group(2), 16)
+            self.assertFalse(first < 0x7FFFEFFFF000 and last > 0x7FFF7FFFF000, stack.group(0))
+            p.kill()
+            p.wait()
+            os.unlink(self.path("con"))
+
+
 class Idle(Case):
     def ticks(self, p):
         with open("/proc/%d/stat" % p.pid, encoding="ascii") as f:
