@@ -101,6 +101,7 @@ static void build_descriptors(struct vmback *b)
     gdt[4] = flat_desc(0xb, 3, 0, 1);
     gdt[5] = flat_desc(0x3, 3, 0, 1);
     gdt[6] = flat_desc(0xb, 3, 1, 0);
+    gdt[15] = 0x0040f50000000000ull; /* Linux keeps the CPU's number in its limit: read-only, expand-down, DPL 3 */
     put_system_desc(gdt, GDT_TSS, DT_TSS_BUSY, SUPER + GPA_TSS, 103);
     put_system_desc(gdt, GDT_LDT, DT_LDT, SUPER + GPA_LDT, DT_LDT_COUNT * 8 - 1);
     for (unsigned i = 0; i < DT_LDT_COUNT; i++)
