@@ -49,6 +49,8 @@ static int piece_linear(struct vcpu *v, const struct bounce *b, unsigned at, uns
     uint64_t addr = b->addr + at;
     if (b->desc & XL_SITE_WRAP16)
         addr &= 0xffff;
+    else if (!(b->desc & XL_SITE_64))
+        addr &= 0xffffffffu;
     return site_linear(v, b->desc, addr, n, lin);
 }
 
