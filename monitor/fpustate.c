@@ -106,13 +106,63 @@ static uint8_t *area_direct(struct vcpu *v, uint64_t lin, unsigned n, unsigned h
     return host;
 }
 
-/* Segment and alignment of an area. */
-static int area_open(struct vcpu *v, struct sys_op op, unsigned n, unsigned align, unsigned how, uint64_t *lin)
+/* First byte inside the segment, then alignment: both before the rest of the area and before paging (measured). */
+static int area_open(struct vcpu *v, struct sys_op op, unsigned align, unsigned how, uint64_t *lin)
 {
-    int err = mem_linear(v, op.seg, v->ea, n, how, lin);
+    int err = mem_linear(v, op.seg, v->ea, 1, how, lin);
     if (err)
         return err;
     return *lin & (align - 1) ? fault_gp0(v) : 0;
+}
+
+/* Parts of an area are accesses of their own: each has to lie inside the segment and may wrap at the end of the address size,
+ * and parts that an instruction does not use are not touched (measured). */
+struct span {
+    uint32_t off, n;
+};
+#define SPANS 12
+enum span_op { SPAN_PROBE, SPAN_PROBE_W, SPAN_READ, SPAN_READ_RW, SPAN_WRITE };
+
+static unsigned span_how(enum span_op what)
+{
+    static const uint8_t how[] = {MEM_R, MEM_W, MEM_R, MEM_RW, MEM_W};
+    return how[what] | MEM_UNALIGNED;
+}
+
+static int span_access(struct vcpu *v, struct sys_op op, uint32_t off, uint32_t n, enum span_op what, uint8_t *buf)
+{
+    uint64_t lin, mask = op.asize == 8 ? ~0ull : op.asize == 4 ? 0xffffffffull : 0xffffull;
+    int err = mem_linear(v, op.seg, (v->ea + off) & mask, n, span_how(what), &lin);
+    if (err)
+        return err;
+    switch (what) {
+    case SPAN_PROBE:
+    case SPAN_PROBE_W: return mem_probe(v, lin, n, span_how(what));
+    case SPAN_WRITE: return mem_write(v, lin, buf, n, span_how(what));
+    default: return mem_read(v, lin, buf, n, span_how(what));
+    }
+}
+
+/* In one piece if that is possible. */
+static int span_do(struct vcpu *v, struct sys_op op, struct span s, enum span_op what, uint8_t *area)
+{
+    uint64_t lin, mask = op.asize == 8 ? ~0ull : op.asize == 4 ? 0xffffffffull : 0xffffull, at = (v->ea + s.off) & mask;
+    bool whole = at + s.n - 1 <= mask && at + s.n > at;
+    if (whole && !mem_linear(v, op.seg, at, s.n, span_how(what), &lin))
+        return span_access(v, op, s.off, s.n, what, area + s.off);
+    int err = 0;
+    for (uint32_t i = 0; i < s.n && !err; i += 16)
+        err = span_access(v, op, s.off + i, s.n - i < 16 ? s.n - i : 16, what, area + s.off + i);
+    return err;
+}
+
+static int spans_do(struct vcpu *v, struct sys_op op, const struct span *s, unsigned count, enum span_op what,
+                    uint8_t *area)
+{
+    int err = 0;
+    for (unsigned i = 0; i < count && !err; i++)
+        err = span_do(v, op, s[i], what, area);
+    return err;
 }
 
 /* An x87 state was stored at p: the instruction and operand pointers are the host's, unless FXRSTOR put them there. */
@@ -137,12 +187,15 @@ static void fix_pointers(struct vcpu *v, uint8_t *p, bool wide)
 #define FX_END64 416 /* end of XMM15 */
 #define FX_END32 288 /* end of XMM7 */
 
-static int fx_check(struct vcpu *v, struct sys_op op, unsigned how, uint64_t *lin)
+static int fx_check(struct vcpu *v, struct sys_op op, bool write, uint64_t *lin)
 {
     if (v->c.cr0 & (CR0_TS | CR0_EM))
         return sys_fault(v, EXC_NM);
-    return area_open(v, op, FX_BYTES, 16, how, lin);
+    int err = area_open(v, op, 16, write ? MEM_W : MEM_R, lin);
+    return err ? err : span_access(v, op, FX_BYTES - 1, 1, write ? SPAN_PROBE_W : SPAN_PROBE, NULL);
 }
+
+static struct span fx_span(const struct vcpu *v) { return (struct span){0, cpu_code64(&v->c) ? FX_END64 : FX_END32}; }
 
 static void host_fxsave(uint8_t *p, bool wide)
 {
@@ -152,35 +205,33 @@ static void host_fxsave(uint8_t *p, bool wide)
         __asm__ volatile("fxsave (%0)" : : "r"(p) : "memory");
 }
 
-static int fxsave_live(struct vcpu *v, uint64_t lin, bool wide)
+static int fxsave_live(struct vcpu *v, struct sys_op op, uint64_t lin)
 {
-    bool all = cpu_code64(&v->c);
-    uint8_t *p = all ? area_direct(v, lin, FX_BYTES, MEM_W) : NULL;
+    struct span all = fx_span(v);
+    uint8_t *p = all.n == FX_END64 ? area_direct(v, lin, FX_BYTES, MEM_W) : NULL;
     if (p) {
-        host_fxsave(p, wide);
-        fix_pointers(v, p, wide);
+        host_fxsave(p, op.opsize == 8);
+        fix_pointers(v, p, op.opsize == 8);
         return 0;
     }
     p = store_buf(v);
-    int err = mem_probe(v, lin, FX_BYTES, MEM_W);
-    if (!err)
-        err = mem_read(v, lin, p, FX_BYTES, MEM_R);
+    int err = span_do(v, op, all, SPAN_PROBE_W, p);
     if (err)
         return err;
-    host_fxsave(p, wide);
-    fix_pointers(v, p, wide);
-    return mem_write(v, lin, p, all ? FX_END64 : FX_END32, MEM_W);
+    host_fxsave(p, op.opsize == 8);
+    fix_pointers(v, p, op.opsize == 8);
+    return span_do(v, op, all, SPAN_WRITE, p);
 }
 
 int sys_fxsave(struct vcpu *v, struct sys_op op)
 {
     uint64_t lin;
-    int err = fx_check(v, op, MEM_W, &lin);
+    int err = fx_check(v, op, true, &lin);
     if (err)
         return err;
     bool was_live = v->fpu_live;
     fpu_enter(v);
-    err = fxsave_live(v, lin, op.opsize == 8);
+    err = fxsave_live(v, op, lin);
     if (!was_live)
         fpu_leave(v);
     return err;
@@ -190,9 +241,9 @@ int sys_fxrstor(struct vcpu *v, struct sys_op op)
 {
     uint64_t lin;
     uint8_t *p = load_buf(v);
-    int err = fx_check(v, op, MEM_R, &lin);
+    int err = fx_check(v, op, false, &lin);
     if (!err)
-        err = mem_read(v, lin, p, FX_BYTES, MEM_R);
+        err = span_do(v, op, fx_span(v), SPAN_READ, p);
     if (err)
         return err;
     if (get32(p + FPU_MXCSR) & ~v->mxcsr_mask)
@@ -275,12 +326,35 @@ static int x_check(struct vcpu *v)
     return v->c.cr0 & CR0_TS ? sys_fault(v, EXC_NM) : 0;
 }
 
-static int xsave_live(struct vcpu *v, struct sys_op op, uint64_t lin, uint64_t rfbm, uint32_t n)
+/* What of an area belongs to components comps; mxcsr: MXCSR and its mask too. Registers that this mode does not reach are left
+ * out. */
+static unsigned area_spans(const struct vcpu *v, uint64_t comps, bool mxcsr, uint64_t xcomp, struct span *s)
 {
     const struct cpumodel *m = v->cpu;
-    bool all = cpu_code64(&v->c), wide = op.opsize == 8;
-    uint64_t xcomp = op.op == SYS_OP_XSAVEC ? rfbm | XCOMP_COMPACT : 0;
-    uint8_t *p = all ? area_direct(v, lin, n, MEM_W) : NULL;
+    bool all = cpu_code64(&v->c);
+    unsigned n = 0;
+    if (comps & XCR0_X87) {
+        s[n++] = (struct span){0, FPU_MXCSR};
+        s[n++] = (struct span){FPU_ST, 128};
+    }
+    if (mxcsr)
+        s[n++] = (struct span){FPU_MXCSR, 8};
+    if (comps & XCR0_SSE)
+        s[n++] = (struct span){FPU_XMM, all ? FX_END64 - FPU_XMM : FX_END32 - FPU_XMM};
+    for (unsigned i = 2; i < 8; i++) {
+        uint32_t off, high = all ? 0 : high_part(m, i, xcomp, &off);
+        if ((comps >> i & 1) && high < m->xsize[i])
+            s[n++] = (struct span){comp_offset(m, i, xcomp), m->xsize[i] - high};
+    }
+    return n;
+}
+
+static int xsave_live(struct vcpu *v, struct sys_op op, uint64_t lin, uint64_t rfbm, uint32_t n)
+{
+    bool wide = op.opsize == 8, compact = op.op == SYS_OP_XSAVEC;
+    uint64_t xcomp = compact ? rfbm | XCOMP_COMPACT : 0;
+    struct span s[SPANS];
+    uint8_t *p = cpu_code64(&v->c) ? area_direct(v, lin, n, MEM_W) : NULL;
     if (p) {
         host_xsave(p, op.op, wide, rfbm);
         if (rfbm & get64(p + FPU_BV) & XCR0_X87)
@@ -288,22 +362,18 @@ static int xsave_live(struct vcpu *v, struct sys_op op, uint64_t lin, uint64_t r
         return 0;
     }
     p = store_buf(v);
-    int err = mem_probe(v, lin, n, MEM_W);
-    if (!err)
-        err = mem_read(v, lin, p, n, MEM_R);
+    struct span header = {FPU_BV, compact ? 16 : 8};
+    int err = span_do(v, op, header, SPAN_READ_RW, p);
     if (err)
         return err;
-    if (!all)
-        copy(load_buf(v), p, n);
     host_xsave(p, op.op, wide, rfbm);
-    for (unsigned i = 1; i < 8 && !all; i++) {
-        uint32_t off, k = rfbm >> i & 1 ? high_part(m, i, xcomp, &off) : 0;
-        if (k)
-            copy(p + off, load_buf(v) + off, k);
-    }
-    if (rfbm & get64(p + FPU_BV) & XCR0_X87)
+    uint64_t used = rfbm & (op.op == SYS_OP_XSAVE ? ~0ull : get64(p + FPU_BV));
+    if (used & XCR0_X87)
         fix_pointers(v, p, wide);
-    return mem_write(v, lin, p, n, MEM_W);
+    unsigned count = area_spans(v, used, compact ? used & XCR0_SSE : rfbm & (XCR0_SSE | XCR0_AVX), xcomp, s);
+    s[count++] = header;
+    err = spans_do(v, op, s, count, SPAN_PROBE_W, p);
+    return err ? err : spans_do(v, op, s, count, SPAN_WRITE, p);
 }
 
 int sys_xsave(struct vcpu *v, struct sys_op op)
@@ -313,10 +383,13 @@ int sys_xsave(struct vcpu *v, struct sys_op op)
         (op.op == SYS_OP_XSAVEOPT && !cpumodel_has(v->cpu, CPU_FEAT_XSAVEOPT)))
         return sys_fault(v, EXC_UD);
     int err = x_check(v);
+    if (!err)
+        err = area_open(v, op, 64, MEM_W, &lin);
     if (err)
         return err;
+    /* The end is probed first, whatever is used of it (measured). */
     uint32_t n = area_bytes(v->cpu, rfbm, op.op == SYS_OP_XSAVEC ? rfbm | XCOMP_COMPACT : 0);
-    err = area_open(v, op, n, 64, MEM_W, &lin);
+    err = span_access(v, op, n - 1, 1, SPAN_PROBE_W, NULL);
     if (err)
         return err;
     bool was_live = v->fpu_live;
@@ -327,16 +400,13 @@ int sys_xsave(struct vcpu *v, struct sys_op op)
     return err;
 }
 
-/* SDM 1 13.8: what makes XRSTOR raise #GP(0). hdr = the area's first 576 bytes. */
-static bool xrstor_header_ok(const struct vcpu *v, const uint8_t *area, uint64_t rfbm)
+/* SDM 1 13.8: what in the header makes XRSTOR raise #GP(0). */
+static bool xrstor_header_ok(const struct vcpu *v, const uint8_t *area)
 {
     uint64_t bv = get64(area + FPU_BV), xcomp = get64(area + FPU_XCOMP), rest = 0;
     bool compact = xcomp & XCOMP_COMPACT;
     for (unsigned i = FPU_XCOMP + 8; i < (compact ? (unsigned)FPU_AREA : FPU_XCOMP + 16u); i += 8)
         rest |= get64(area + i);
-    bool loads_mxcsr = compact ? rfbm & bv & XCR0_SSE : rfbm & (XCR0_SSE | XCR0_AVX);
-    if (loads_mxcsr && (get32(area + FPU_MXCSR) & ~v->mxcsr_mask))
-        return false;
     if (compact)
         return cpumodel_has(v->cpu, CPU_FEAT_XSAVEC) && !((xcomp & ~XCOMP_COMPACT) & ~v->c.xcr0) && !(bv & ~xcomp) &&
                !rest;
@@ -390,27 +460,48 @@ static void xrstor_merge(struct vcpu *v, uint64_t rfbm)
     put64(area + FPU_XCOMP, 0);
 }
 
+/* Reads what XRSTOR with this mask needs of the area into load_buf. The order of checks is as measured: the beginning if the mask
+ * has x87 or SSE, what the layout depends on, the end of the mask's last component, the rest of the header, the components in
+ * use. */
+static int xrstor_read(struct vcpu *v, struct sys_op op, uint64_t rfbm)
+{
+    uint8_t *p = load_buf(v);
+    struct span s[SPANS];
+    int err = span_do(v, op, (struct span){FPU_BV, FPU_AREA - FPU_BV}, SPAN_READ, p);
+    if (err)
+        return err;
+    uint64_t xcomp = get64(p + FPU_XCOMP), used = rfbm & get64(p + FPU_BV);
+    bool compact = xcomp & XCOMP_COMPACT;
+    if (rfbm & (XCR0_X87 | XCR0_SSE))
+        err = span_access(v, op, 0, 1, SPAN_PROBE, NULL);
+    if (err)
+        return err;
+    if (compact && ((xcomp & ~XCOMP_COMPACT) & ~v->c.xcr0))
+        return fault_gp0(v);
+    uint32_t n = area_bytes(v->cpu, compact ? xcomp & rfbm : rfbm, xcomp);
+    err = span_access(v, op, n - 1, 1, SPAN_PROBE, NULL);
+    if (err)
+        return err;
+    if (!xrstor_header_ok(v, p))
+        return fault_gp0(v);
+    bool mxcsr = compact ? used & XCR0_SSE : rfbm & (XCR0_SSE | XCR0_AVX);
+    err = spans_do(v, op, s, area_spans(v, used, mxcsr, xcomp, s), SPAN_READ, p);
+    if (!err && mxcsr && (get32(p + FPU_MXCSR) & ~v->mxcsr_mask))
+        return fault_gp0(v);
+    return err;
+}
+
 int sys_xrstor(struct vcpu *v, struct sys_op op)
 {
     uint64_t lin, rfbm = read_edx_eax(&v->c) & v->c.xcr0;
     uint8_t *p = load_buf(v);
     int err = x_check(v);
     if (!err)
-        err = area_open(v, op, FPU_AREA, 64, MEM_R, &lin);
+        err = area_open(v, op, 64, MEM_R, &lin);
     if (!err)
-        err = mem_read(v, lin, p, FPU_AREA, MEM_R);
+        err = xrstor_read(v, op, rfbm);
     if (err)
         return err;
-    if (!xrstor_header_ok(v, p, rfbm))
-        return fault_gp0(v);
-    uint32_t n = area_bytes(v->cpu, rfbm & get64(p + FPU_BV), get64(p + FPU_XCOMP));
-    if (n > FPU_AREA) {
-        err = area_open(v, op, n, 64, MEM_R, &lin);
-        if (!err)
-            err = mem_read(v, lin + FPU_AREA, p + FPU_AREA, n - FPU_AREA, MEM_R);
-        if (err)
-            return err;
-    }
     bool was_live = v->fpu_live;
     fpu_enter(v);
     if (!cpu_code64(&v->c))

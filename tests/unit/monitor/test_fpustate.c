@@ -128,8 +128,52 @@ Test(fpustate, fxsave_into_a_missing_page_faults_and_writes_nothing)
     v->ea = 0x200f00;
     cr_expect_eq(run(SYS_OP_FXSAVE, 8, 0), SYS_FAULT);
     cr_expect_eq(v->fault.vector, EXC_PF);
-    cr_expect_eq(v->fault.cr2, 0x201000);
+    cr_expect_eq(v->fault.cr2, 0x2010ff, "the last byte is probed first");
     cr_expect_eq(get(0x200f00, 8), 0);
+}
+
+static void missing_page(unsigned missing)
+{
+    uint64_t pt = TABLES + 0x3000;
+    for (unsigned i = 0; i < 512; i++)
+        put(pt + 8 * i, 8, (0x200000 + i * 0x1000ull) | (i == missing ? 0 : 7));
+    put(TABLES + 0x2008, 8, pt | 7);
+}
+
+/* An area whose legacy region lies in a missing page. */
+Test(fpustate, parts_that_the_mask_leaves_out_are_not_touched)
+{
+    start64();
+    missing_page(1);
+    v->ea = 0x202000 - FPU_BV;
+    put(0x202000, 8, 0);
+    put(0x202008, 8, 0);
+    put(0x202010, 8, 0);
+    uint64_t mask = v->c.xcr0 & ~(uint64_t)(XCR0_X87 | XCR0_SSE | XCR0_AVX);
+    if (!mask)
+        return;
+    cr_expect_eq(run(SYS_OP_XSAVE, 8, mask), SYS_NEXT);
+    cr_expect_eq(run(SYS_OP_XRSTOR, 8, mask), SYS_NEXT);
+    cr_expect_eq(run(SYS_OP_XRSTOR, 8, mask | XCR0_SSE), SYS_FAULT, "not in use, but in the mask");
+    cr_expect(v->fault.vector == EXC_PF && v->fault.cr2 == v->ea);
+}
+
+/* Not in use: XSAVEOPT leaves its part of the area alone, also where the area is not contiguous in memory. */
+Test(fpustate, xsaveopt_leaves_initial_components_alone_in_a_split_area)
+{
+    start64();
+    if (!have(CPU_FEAT_XSAVEOPT))
+        return;
+    missing_page(~0u);
+    put(TABLES + 0x3000 + 8, 8, 0x203007); /* page 1 is elsewhere */
+    v->ea = 0x200fc0;
+    fpu_leave(v);
+    memset(gpmem_ptr(v->mem, 0x203000), 0x5a, 0x1000);
+    put(0x203000 + FPU_BV - 0x40, 8, 0);
+    memset(v->xsave + FPU_BV, 0, 8);
+    cr_expect_eq(run(SYS_OP_XSAVEOPT, 8, XCR0_SSE), SYS_NEXT);
+    cr_expect_eq(get(0x203000 + FPU_XMM - 0x40, 8), 0x5a5a5a5a5a5a5a5aull);
+    cr_expect_eq(get(0x203000 + FPU_BV - 0x40, 8), 0);
 }
 
 /* ---- XSAVE, XRSTOR ---- */
