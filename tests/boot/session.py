@@ -3,12 +3,14 @@
 
 usage: session.py RINGDOWN [--arch ARCH] [Class[.test]...]. Exit status 77: the guest cannot be had here (no network).
 """
+import fcntl
 import os
 import pty
 import re
 import select
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -172,10 +174,11 @@ class Terminal(Case):
         master, slave = pty.openpty()
         self.addCleanup(os.close, master)
         self.addCleanup(os.close, slave)
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("4H", 33, 111, 0, 0))
         self.master, self.slave, self.before = master, slave, termios.tcgetattr(slave)
         line = program or self.line(SHELL_INITRD, "-nographic", *args)
         self.p = self.start(line, stdin=slave, stdout=slave, stderr=slave, start_new_session=True)
-        self.read_until(master, PROMPT)
+        self.read_until(master, PROMPT, 300 if program else BOOT_SECONDS)
 
     def type(self, data):
         os.write(self.master, data)
@@ -219,6 +222,16 @@ class Terminal(Case):
         self.read_until(self.master, b"VM status: running")
         self.type(b"\x01c\r")
         self.read_until(self.master, PROMPT)
+        self.type(b"\x01x")
+        self.ends(0)
+
+    def test_demo(self):
+        self.session(program=[os.path.join(HERE, "..", "..", "demo"), "--arch", ARCH])
+        self.type(b"stty size; uname -r\r")
+        self.read_until(self.master, b"33 111")
+        self.read_until(self.master, PROMPT)
+        self.type(b"\x01h")
+        self.read_until(self.master, b"C-a x")
         self.type(b"\x01x")
         self.ends(0)
 
