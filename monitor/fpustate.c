@@ -106,10 +106,10 @@ static uint8_t *area_direct(struct vcpu *v, uint64_t lin, unsigned n, unsigned h
     return host;
 }
 
-/* First 8 bytes inside the segment, then alignment: both before the rest of the area and before paging (measured). */
+/* First byte inside the segment, then alignment: both before the rest of the area and before paging (measured). */
 static int area_open(struct vcpu *v, struct sys_op op, unsigned align, unsigned how, uint64_t *lin)
 {
-    int err = mem_linear(v, op.seg, v->ea, 8, how, lin);
+    int err = mem_linear(v, op.seg, v->ea, 1, how, lin);
     if (err)
         return err;
     return *lin & (align - 1) ? fault_gp0(v) : 0;

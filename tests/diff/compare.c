@@ -3,7 +3,7 @@
 #include <Zydis/Zydis.h>
 #include <string.h>
 
-enum { FPU_ENV = 1, PARTIAL = 2, ORDER = 4, ALIGN = 8, X87_PART = 16, FPU_LOAD = 32 };
+enum { FPU_ENV = 1, PARTIAL = 2, ORDER = 4, ALIGN = 8, X87_PART = 16 };
 static const uint8_t masks[ZYDIS_MNEMONIC_MAX_VALUE + 1] = {
 #define MASK(m, kind) [ZYDIS_MNEMONIC_##m] = kind,
 #include "tests/diff/masks.def"
@@ -276,8 +276,7 @@ bool dt_compare(const struct dt_case *c, const struct dt_result *a, const struct
         if ((a->vector == 14 || b->vector == 14) && !order)
             field(&k, "cr2", a->cr2, b->cr2);
         compare_regs(&k, c, a, b);
-        if (!(mask & FPU_LOAD))
-            compare_fpu(&k, a, b, !(mask & X87_PART));
+        compare_fpu(&k, a, b, !(mask & X87_PART));
         compare_memory(&k, c, a, b);
     } else
         k.same = false;
