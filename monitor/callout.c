@@ -12,10 +12,73 @@ static int after(struct vcpu *v, struct sys_op op, uint32_t old_key)
         softtlb_flush_all(&v->tlb[0]);
         softtlb_flush_all(&v->tlb[1]);
     }
-    if ((op.flags & SYS_F_END) || c->key != old_key || c->shadow || v->priv->invalidated || vcpu_deliverable(v))
+    if ((op.flags & SYS_F_END) || c->key != old_key)
+        return tc_go_on(v, old_key);
+    if (c->shadow || v->priv->invalidated || vcpu_deliverable(v))
         return TC_EXIT_DISPATCH;
     fpu_enter(v);
     return 0;
+}
+
+/* Tiering follows user code's time over system calls that do not leave the TC. False: what comes next is not for the TC. */
+static bool account(struct vcpu *v, uint32_t old_key)
+{
+    struct vcpu_priv *p = v->priv;
+    if ((old_key & CPU_KEY_CPL) == CPU_KEY_CPL) {
+        user_clock_stop(v);
+        if (v->c.cpl != 3) {
+            direct_account(v, p->user_ticks);
+            p->user_ticks = 0;
+        }
+    }
+    if (v->c.cpl == 3) {
+        if (direct_wanted(v))
+            return false;
+        p->user_since = __builtin_ia32_rdtsc();
+    }
+    return true;
+}
+
+int tc_go_on(struct vcpu *v, uint32_t old_key)
+{
+    struct vcpu_priv *p = v->priv;
+    struct cpu *c = &v->c;
+    unsigned user = c->cpl == 3;
+    uint32_t mode = cpu_block_mode(c->key, c->rip);
+    const struct seg *cs = &c->seg[S_CS];
+    const struct jump_cache *jc = &v->jc[user];
+    /* The bridge that we return to is one for 64-bit or for 16/32-bit code. */
+    if (!p->stay || c->shadow || p->invalidated || (mode & CPU_KEY_STEP) || ((mode ^ old_key) & CPU_KEY_CODE64))
+        return TC_EXIT_DISPATCH;
+    if (p->direct && !account(v, old_key))
+        return TC_EXIT_DISPATCH;
+    unsigned i = jc_index(c->rip);
+    if (jc->tag[i] != (int64_t)-c->rip || p->jc_key[user] != mode || p->jc_cs_base[user] != cs->base ||
+        (!(mode & CPU_KEY_CODE64) && p->jc_cs_limit[user] != cs->limit)) {
+        p->want_jc = true;
+        return TC_EXIT_DISPATCH;
+    }
+    window_switch(v, mode);
+    /* From here on a kick stops this block; one that came before is found. */
+    __atomic_store_n(&p->enter_pc, jc->pc[i], __ATOMIC_SEQ_CST);
+    if (vcpu_deliverable(v))
+        return TC_EXIT_DISPATCH;
+    c->eflags_sys &= ~EFLAGS_RF; /* as the run loop does */
+    fpu_enter(v);
+    c->spill[R_RCX] = c->gpr[R_RCX];
+    c->spill[R_RDX] = c->gpr[R_RDX];
+    v->jump_target = jc->pc[i];
+    v->stats->jumps++;
+    return TC_EXIT_JUMP;
+}
+
+int tc_raise(struct vcpu *v, uint32_t old_key)
+{
+    struct guest_fault f = v->fault;
+    if (!v->priv->stay)
+        return TC_EXIT_FAULT;
+    v->c.shadow = 0;
+    return exc_deliver(v, EXC_FAULT, &f) == SYS_EXIT ? TC_EXIT_OUT : tc_go_on(v, old_key);
 }
 
 int tc_callout(struct vcpu *v, uint64_t ret_pc)
@@ -27,8 +90,8 @@ int tc_callout(struct vcpu *v, uint64_t ret_pc)
     v->stats->callout_kind[op.op]++;
     switch (sys_exec(v, op)) {
     case SYS_NEXT: return after(v, op, old_key);
-    case SYS_JUMP: return TC_EXIT_DISPATCH;
-    case SYS_FAULT: return TC_EXIT_FAULT;
+    case SYS_JUMP: return tc_go_on(v, old_key);
+    case SYS_FAULT: return tc_raise(v, old_key);
     case SYS_RESTART: return TC_EXIT_RESTART;
     default: return TC_EXIT_OUT;
     }

@@ -64,8 +64,9 @@ static void kick_handler(int sig, siginfo_t *si, void *ctx)
         return;
     }
     /* In glue or in a callout: on the way in, or going back to the block that called. */
-    if (p->enter_block)
-        cc_kick(p->cc, p->enter_block, 0);
+    b = p->enter_pc ? cc_find(p->cc, p->enter_pc) : p->enter_block;
+    if (b)
+        cc_kick(p->cc, b, 0);
     b = v->host_sp ? cc_find(p->cc, *(const uint64_t *)(uintptr_t)(v->host_sp - 8)) : NULL;
     if (b)
         cc_kick(p->cc, b, 0);

@@ -29,6 +29,8 @@ static uint64_t enter(struct vcpu *v, struct cc_block *b)
     v->stats->tc_entries++;
     p->invalidated = 0;
     p->enter_block = b;
+    p->enter_pc = 0;
+    p->stay = !v->vm->cfg.no_chain && !v->vm->cfg.force_exit && !(b->key.mode & (CPU_KEY_STEP | CPU_KEY_CAREFUL));
     window_switch(v, b->key.mode);
     fpu_enter(v);
     if (v->vm->cfg.force_exit)
@@ -421,10 +423,18 @@ static enum step user_step(struct vcpu *v)
         case DIRECT_SYSCALL: return direct_syscall(v);
         }
     }
-    uint64_t start = __builtin_ia32_rdtsc();
-    enum step s = block_step(v);
-    p->user_ticks += __builtin_ia32_rdtsc() - start;
-    if (v->c.cpl != 3) {
+    p->user_since = __builtin_ia32_rdtsc();
+    return block_step(v);
+}
+
+/* With user worlds there is an account of how user code spends its time. The TC may be entered on one side of a system call and left
+ * on the other (tc_go_on). */
+static enum step counted_step(struct vcpu *v)
+{
+    struct vcpu_priv *p = v->priv;
+    enum step s = v->c.cpl == 3 ? user_step(v) : block_step(v);
+    user_clock_stop(v);
+    if (v->c.cpl != 3 && p->user_ticks) {
         direct_account(v, p->user_ticks);
         p->user_ticks = 0;
     }
@@ -447,7 +457,7 @@ static enum step step(struct vcpu *v)
         return single_step(v);
     /* RF lasts one instruction (SDM 3B 17.3.1.1). Without breakpoints only an interrupt in front of that one could show it. */
     v->c.eflags_sys &= ~EFLAGS_RF;
-    return v->c.cpl == 3 && p->direct ? user_step(v) : block_step(v);
+    return p->direct ? counted_step(v) : block_step(v);
 }
 
 enum vm_exit_reason vcpu_run(struct vcpu *v)

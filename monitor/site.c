@@ -88,7 +88,7 @@ int site_align(struct vcpu *v, uint64_t desc, uint64_t addr, unsigned size)
     return addr & (size - 1) ? sys_fault_err(v, EXC_GP, 0) : 0;
 }
 
-int tc_site_miss(struct vcpu *v, uint64_t ret_pc)
+static int site_miss(struct vcpu *v, uint64_t ret_pc)
 {
     uint64_t desc = v->site, lin, gpa;
     unsigned size = XL_SITE_SIZE(desc), how = site_how(desc);
@@ -111,4 +111,10 @@ int tc_site_miss(struct vcpu *v, uint64_t ret_pc)
     v->stats->site_fill++;
     *site_reg(v, XL_SITE_S2(desc), desc) = (uint64_t)(uintptr_t)host - *s1;
     return 0;
+}
+
+int tc_site_miss(struct vcpu *v, uint64_t ret_pc)
+{
+    int code = site_miss(v, ret_pc);
+    return code == TC_EXIT_FAULT ? tc_raise(v, v->c.key) : code;
 }

@@ -78,6 +78,7 @@ static int make_glue(struct vcpu *v)
         .vcpu = (uint64_t)(uintptr_t)v,
         .exit_code = ADDR(exit_code),
         .jump_target = ADDR(jump_target),
+        .code_jump = TC_EXIT_JUMP,
         .code_link = TC_EXIT_LINK,
         .code_indirect = TC_EXIT_INDIRECT,
         .code_dispatch = TC_EXIT_DISPATCH,

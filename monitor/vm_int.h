@@ -36,6 +36,7 @@ enum tc_exit {
     TC_EXIT_FAULT,   /* v->fault at c.rip */
     TC_EXIT_CAREFUL, /* run the instruction at c.rip with callout sites */
     TC_EXIT_RESTART, /* a string instruction stopped between iterations */
+    TC_EXIT_JUMP,    /* to the bridge only: stay in the TC, at v->jump_target */
     TC_EXIT_OUT      /* v->exit is filled */
 };
 /* Bits of vcpu.event_pending. */
@@ -99,7 +100,9 @@ struct vcpu_priv {
     bool jc_used[2], jc_fleeting[2]; /* has entries; has some of pages that are not global */
     uint64_t jc_pages[64];           /* linear pages with entries in either, by their low 12 bits */
     struct itlb_entry itlb[1u << ITLB_BITS];
-    struct cc_block *enter_block; /* being entered or last entered */
+    struct cc_block *enter_block; /* being entered or last entered ... */
+    uint64_t enter_pc;            /* ... or, if this is not 0, the block at this host pc */
+    bool stay;                    /* system instructions may go on in the TC: no single step, chaining is on */
     /* how the last block was left, for linking */
     struct cc_block *link_from;
     int link_index;
@@ -122,7 +125,8 @@ struct vcpu_priv {
     struct window *win64, *win32; /* NULL: not in use */
     struct direct *direct;        /* NULL: user code is translated */
     const char *direct_why;
-    uint64_t user_ticks; /* of translated user code since it was entered */
+    uint64_t user_ticks; /* of translated user code since it was entered ... */
+    uint64_t user_since; /* ... up to here, when it was last seen running; 0 = it is not */
     enum fault_action fault_action;
     uint64_t soften_phys;
     enum xl_strategy soften_strategy;
@@ -151,6 +155,11 @@ int tc_site_miss(struct vcpu *v, uint64_t ret_pc);
 int tc_site_pre(struct vcpu *v, uint64_t ret_pc);
 int tc_site_post(struct vcpu *v, uint64_t ret_pc);
 int tc_callout(struct vcpu *v, uint64_t ret_pc);
+/* The state has moved on to another rip, mode or privilege: TC_EXIT_JUMP if the jump cache knows the block there and nothing has
+ * to be looked at first, else TC_EXIT_DISPATCH. old_key: of the block that called. */
+int tc_go_on(struct vcpu *v, uint32_t old_key);
+/* v->fault at c.rip is delivered; then as above. */
+int tc_raise(struct vcpu *v, uint32_t old_key);
 /* Brings gpr[] and rip up to date at a recovery point. Returns the block. */
 struct cc_block *tc_recover(struct vcpu *v, uint64_t pc);
 /* events */
@@ -167,6 +176,14 @@ static inline bool vcpu_deliverable(const struct vcpu *v)
     uint32_t ev = __atomic_load_n(&v->event_pending, __ATOMIC_RELAXED);
     return (ev & EV_KICK) || ((ev & EV_NMI) && !v->nmi_blocked) ||
            (v->c.if_flag && (ev & (EV_INTR | EV_WINDOW | EV_INJECT)));
+}
+/* The account of translated user code's time, for tiering. */
+static inline void user_clock_stop(struct vcpu *v)
+{
+    struct vcpu_priv *p = v->priv;
+    if (p->user_since)
+        p->user_ticks += __builtin_ia32_rdtsc() - p->user_since;
+    p->user_since = 0;
 }
 /* Takes what the embedder put into v->exit for the access that is about to be repeated. */
 void vcpu_complete_io(struct vcpu *v);

@@ -155,6 +155,7 @@ enum xl_status xl_translate(struct xl *x, const struct xl_input *in, struct emit
 struct xl_helpers {
     uint64_t callout, site_miss, site_pre,
         site_post;                   /* int f(struct vcpu *, uint64_t ret_pc): 0 = go on, else exit code */
+    uint64_t code_jump;              /* ... this one: not an exit, go on at the indirect entry in jump_target */
     uint64_t vcpu;                   /* first argument */
     uint64_t exit_code, jump_target; /* places in the vcpu block */
     uint64_t code_link, code_indirect, code_dispatch, code_hostfault;

@@ -1,8 +1,8 @@
 /* translator/xl_glue.c - the hand-written parts of the TC: the way in, the ways out, and the bridge to C.
  *
  * Host stack: enter leaves host_sp = 8 mod 16, so that a glue routine called on it (return address pushed) is 16-byte aligned
- * where it calls C. Callees may use the whole host stack below host_sp. The C helper's result: 0 = reload and go on, anything
- * else = the exit code that enter returns. The general registers and arithmetic flags are in struct cpu while C runs.
+ * where it calls C. Callees may use the whole host stack below host_sp. The C helper's result: 0 = reload and go on, code_jump =
+ * go on at another block, anything else = the exit code that enter returns. The general registers and arithmetic flags are in struct cpu while C runs.
  */
 #include "arch/cpu.h"
 #include "translator/translator.h"
@@ -116,8 +116,14 @@ static uint64_t emit_bridge(const struct glue *g, uint64_t helper, uint64_t leav
     load_regs(g, false);
     em8(e, 0xc3);
     em_here8(e, out);
+    em8(e, 0x83), em8(e, 0xf8), em8(e, (uint8_t)g->h->code_jump); /* cmp eax, code_jump */
+    em8(e, 0x74), em8(e, 0);                                      /* je jump */
+    uint8_t *jump = e->p - 1;
     em_st64(e, R_RAX, g->h->exit_code);
     em_jmp(e, leave);
+    em_here8(e, jump);
+    load_regs(g, true); /* the return address stays below host_sp, for nobody */
+    em8(e, 0xff), em_modrm_abs(e, 4, g->h->jump_target, 0);
     return pc;
 }
 

@@ -78,7 +78,7 @@ void env_open(const struct xl_cpu *cpu)
     env_on_miss = NULL;
     fill_layout();
     cr_assert_eq(xl_create(&env_xl, &layout, cpu), 0);
-    struct emit e = {.p = tc, .start = tc, .end = tc + 4096, .pc = (uint64_t)(uintptr_t)tc};
+    struct emit e = {.p = tc, .start = tc, .end = tc + 8192, .pc = (uint64_t)(uintptr_t)tc};
     struct xl_helpers h = {.callout = (uint64_t)(uintptr_t)on_callout,
                            .site_miss = (uint64_t)(uintptr_t)on_miss,
                            .site_pre = (uint64_t)(uintptr_t)on_pre,
