@@ -1,8 +1,10 @@
 #include "base/check.h"
 #include <inttypes.h>
+#include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 void (*check_report_hook)(void);
 static uint64_t run_seed;
@@ -26,4 +28,17 @@ void check_failed(const char *expr, const char *file, int line)
         check_report_hook();
     }
     abort();
+}
+
+/* vsnprintf with integers and strings stays on the stack; dprintf would allocate. */
+void check_say(const char *fmt, ...)
+{
+    char line[256];
+    va_list ap;
+    va_start(ap, fmt);
+    int n = vsnprintf(line, sizeof line, fmt, ap);
+    va_end(ap);
+    if (n > 0 && write(STDERR_FILENO, line, n < (int)sizeof line ? (size_t)n : sizeof line - 1) < 0) {
+        /* nowhere to say it */
+    }
 }

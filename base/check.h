@@ -9,6 +9,8 @@ _Noreturn void check_failed(const char *expr, const char *file, int line);
 extern void (*check_report_hook)(void);
 /* The seed to print, so that the run can be repeated. */
 void check_note_seed(uint64_t seed);
+/* A line on stderr from a signal handler: needs no lock and no memory. At most 255 characters. */
+void check_say(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
 #define CHECK(e) ((e) ? (void)0 : check_failed(#e, __FILE__, __LINE__))
 #ifdef NDEBUG

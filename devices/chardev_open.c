@@ -404,8 +404,10 @@ static int open_server(const struct opener *o, struct chardev *c, const struct p
     if (p->wait) {
         int client;
         fprintf(stderr, "%s: waiting for a connection on %s\n", c->label, c->name);
-        while ((client = accept4(fd, NULL, NULL, SOCK_CLOEXEC)) < 0 && errno == EINTR)
-            ;
+        do {
+            if (!evloop_await(c->loop, fd))
+                return fail(o, RD_E_IO, "interrupted while waiting for a connection");
+        } while ((client = accept4(fd, NULL, NULL, SOCK_CLOEXEC)) < 0 && errno == EINTR);
         if (client < 0)
             return fail(o, RD_E_IO, "accept: %s", strerror(errno));
         adopt(c, client);

@@ -236,6 +236,15 @@ void evloop_wait(struct evloop *l, int64_t max_ns)
         run_fds(l);
 }
 
+bool evloop_await(struct evloop *l, int fd)
+{
+    struct pollfd p[2] = {{.fd = fd, .events = POLLIN}, {.fd = l->wakefd, .events = POLLIN}};
+    while (poll(p, 2, -1) < 0)
+        if (errno != EINTR)
+            return true; /* whoever reads will see why */
+    return p[0].revents;
+}
+
 void evloop_wake(struct evloop *l)
 {
     int saved = errno;

@@ -88,6 +88,8 @@ void evloop_run(struct evloop *l);
 /* Sleeps until a timer is due, a descriptor is ready, evloop_wake, a signal, or max_ns (< 0: no limit; 0: do not sleep);
  * then as evloop_run. The caller looks at its conditions again after each return. */
 void evloop_wait(struct evloop *l, int64_t max_ns);
+/* For start-up, when nothing runs yet: sleeps until the descriptor is readable (true), or evloop_wake (false). */
+bool evloop_await(struct evloop *l, int fd);
 /* Makes the present or the next evloop_wait return, and kicks. Any thread; async-signal-safe. */
 void evloop_wake(struct evloop *l);
 

@@ -5,6 +5,7 @@
  * work is done by the run loop.
  */
 #define _GNU_SOURCE
+#include "base/check.h"
 #include "base/err.h"
 #include "devices/term.h"
 #include "monitor/vm_int.h"
@@ -102,10 +103,10 @@ static void fault_handler(int sig, siginfo_t *si, void *ctx)
             return;
         }
         if (!once++) {
-            dprintf(2, "ringdown: internal error: signal %d at host pc %#llx, address %#llx\n", sig,
-                    (unsigned long long)g[REG_RIP], (unsigned long long)g[REG_CR2]);
+            check_say("ringdown: internal error: signal %d at host pc %#llx, address %#llx\n", sig,
+                      (unsigned long long)g[REG_RIP], (unsigned long long)g[REG_CR2]);
             if (v)
-                dprintf(2, "ringdown: guest rip %#llx, key %#x\n", (unsigned long long)v->c.rip, v->c.key);
+                check_say("ringdown: guest rip %#llx, key %#x\n", (unsigned long long)v->c.rip, v->c.key);
         }
         signal(sig, SIG_DFL);
         return;

@@ -9,6 +9,7 @@
 #define _GNU_SOURCE
 #include "monitor/machine.h"
 #include "base/err.h"
+#include "devices/term.h"
 #include "monitor/machine_int.h"
 #include "arch/sysop.h"
 #include <errno.h>
@@ -89,16 +90,18 @@ struct board_pc *machine_board(struct machine *m) { return &m->board; }
 
 static struct machine *signalled;
 
+/* Leaves the rest to the loop: what was interrupted may hold any lock, the heap's for one, which dprintf needs. */
 static void on_signal(int sig)
 {
     static volatile sig_atomic_t before;
     int saved = errno;
     if (before++) { /* the loop does not come to serve the first */
+        term_restore();
         signal(sig, SIG_DFL);
         raise(sig);
     }
     if (signalled) {
-        dprintf(STDERR_FILENO, "%s: terminating on signal %d\n", signalled->c->prog, sig);
+        signalled->quit_signal = sig;
         machine_quit(signalled, 0);
     }
     errno = saved;
@@ -270,6 +273,10 @@ int machine_main(const struct cmdline *c)
         status = run(m);
         int bad = write_stats(m);
         status = status ? status : bad;
+    }
+    if (m->quit_signal) {
+        fprintf(stderr, "%s: terminating on signal %d\n", m->c->prog, (int)m->quit_signal);
+        status = m->quit_status;
     }
     signalled = NULL;
     machine_unmake(m);

@@ -34,7 +34,7 @@ struct machine {
     bool pidfile_written;
     /* -- requests -- */
     volatile bool quit; /* also from signal handlers */
-    volatile int quit_status;
+    volatile int quit_status, quit_signal;
     bool guest_reset, guest_off, user_reset, ended;
     enum board_reset_cause reset_cause;
     int status; /* once ended */

@@ -344,6 +344,30 @@ class Run(Case):
                 self.assertFalse(os.path.exists(self.path("sock")))
                 os.unlink(self.path("stats"))
 
+    def test_signal_in_the_middle_of_an_allocation_ends_it_in_order(self):
+        """Each start of a guest allocates; a handler that did so too would wait for itself for ever."""
+        with open(BINARY, "rb") as f:
+            if b"__asan_init" in f.read():
+                self.skipTest("AddressSanitizer has its own malloc")
+        preload = self.path("preload.so")
+        subprocess.run(["gcc", "-O1", "-shared", "-fPIC", os.path.join(HERE, "signal_in_malloc.c"), "-o", preload], check=True)
+        p = self.start(*self.QUIET, "-kernel", self.guest(RESET_92), env={**os.environ, "LD_PRELOAD": preload})
+        _, err = p.communicate(timeout=30)
+        self.assertEqual(p.returncode, 0, err)
+        self.assertIn(b"signal 15", err)
+
+    def test_signal_ends_it_while_it_waits_for_a_connection(self):
+        for sig in (signal.SIGTERM, signal.SIGINT):
+            p = self.start("-display", "none", "-monitor", "none", "-accel", "bt", "-serial", "unix:sock,server=on,wait=on", "-kernel",
+                           self.guest(HALT))
+            self.wait_for(lambda: os.path.exists(self.path("sock")))
+            time.sleep(0.2)
+            p.send_signal(sig)
+            _, err = p.communicate(timeout=10)
+            self.assertEqual(p.returncode, 0, err)
+            self.assertIn(b"signal %d" % sig, err)
+            self.assertFalse(os.path.exists(self.path("sock")))
+
     def test_halted_guest_costs_nothing(self):
         p = self.start(*self.QUIET, "-kernel", self.guest(HALT))
         time.sleep(0.5)
