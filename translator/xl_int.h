@@ -110,6 +110,9 @@ enum xl_status xl_scan(struct xl *x);
 bool xl_x87_waits(const struct xl_insn *n);
 int xl_gpr(ZydisRegister reg); /* number 0-15 or NO_REG (not a general register) */
 unsigned xl_operand_bytes(const ZydisDecodedOperand *o);
+void xl_note_operands(struct xl_insn *n);
+/* xl_decode.c */
+enum xl_status xl_decode(struct xl *x, struct xl_insn *n, unsigned off);
 /* xl_classify.c */
 void xl_classify(struct xl *x, struct xl_insn *n);
 /* xl_feature.c: does the guest's CPU have the instruction? */

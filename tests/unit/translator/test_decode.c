@@ -70,6 +70,48 @@ Test(xl_decode, xop_without_xop_is_as_long_as_pop)
     cr_expect_eq(cut(BYTES(0x8f, 0x89, 0x78, 0xc1, 0xc8)), XL_NEED_NEXT); /* mod 2: a disp32 follows */
 }
 
+/* Conversions between scalars and general registers, as the CPU takes them: W counts in 64-bit mode only, rounding of what is exact
+ * never does. */
+Test(xl_decode, evex_w_of_scalar_conversions_does_not_count_in_32_bit_code)
+{
+    struct env_host h;
+    cr_assert_eq(env_translate(ENV_KEY32, BYTES(0x62, 0xf1, 0xfe, 0x18, 0x2a, 0xca)), XL_OK);
+    cr_assert(env_host(ZYDIS_MNEMONIC_VCVTSI2SS, 0, &h));
+    cr_expect_eq(h.op[2].reg.value, ZYDIS_REGISTER_EDX);
+    cr_assert_eq(env_translate(ENV_KEY32, BYTES(0x62, 0xf1, 0xff, 0x18, 0x2d, 0xca)), XL_OK);
+    cr_assert(env_host(ZYDIS_MNEMONIC_VCVTSD2SI, 0, &h));
+    cr_expect_eq(h.op[0].reg.value, ZYDIS_REGISTER_ECX);
+}
+
+Test(xl_decode, rounding_of_an_exact_conversion_does_not_count)
+{
+    struct env_host h;
+    cr_assert_eq(env_translate(ENV_KEY64, BYTES(0x62, 0xf1, 0x7f, 0x18, 0x2a, 0xca)), XL_OK);
+    cr_assert(env_host(ZYDIS_MNEMONIC_VCVTSI2SD, 0, &h));
+    cr_assert_eq(env_translate(ENV_KEY32, BYTES(0x62, 0xf1, 0xff, 0x18, 0x7b, 0xca)), XL_OK);
+    cr_assert(env_host(ZYDIS_MNEMONIC_VCVTUSI2SD, 0, &h));
+    cr_assert_eq(env_translate(ENV_KEY32, BYTES(0x62, 0xf1, 0xff, 0x18, 0x2a, 0x09)), XL_OK);
+    cr_expect_eq(env_class(0), XL_UD, "memory operand");
+}
+
+Test(xl_decode, evex_w_of_other_conversions_counts)
+{
+    cr_assert_eq(env_translate(ENV_KEY32, BYTES(0x62, 0xf1, 0xfe, 0x08, 0x5a, 0xca)),
+                 XL_OK); /* VCVTSS2SD has W0 only */
+    cr_expect_eq(env_class(0), XL_UD);
+}
+
+/* In maps where everything has a ModRM byte the CPU fetches it, and what belongs to it, before it looks what the opcode is. */
+Test(xl_decode, undefined_opcodes_are_fetched_with_their_modrm)
+{
+    cr_expect_eq(cut(BYTES(0x0f, 0x38, 0x0c)), XL_NEED_NEXT);
+    cr_expect_eq(cut(BYTES(0x0f, 0x38, 0x0c, 0xc0)), XL_OK);
+    cr_expect_eq(env_class(0), XL_UD);
+    cr_expect_eq(cut(BYTES(0x62, 0xf2, 0x7d, 0x48, 0xef, 0x80)), XL_NEED_NEXT); /* a disp32 follows */
+    cr_expect_eq(cut(BYTES(0x0f, 0x04)), XL_OK);                                /* in the two-byte map it does not */
+    cr_expect_eq(env_class(0), XL_UD);
+}
+
 Test(xl_decode, sixteen_bytes_are_too_long)
 {
     uint8_t code[16];
