@@ -1,8 +1,24 @@
 /* translator/xl_data.c - instructions that are copied: as they are, or with their memory operand moved. */
 #include "translator/xl_int.h"
 
+/* Outside 64-bit mode VZEROUPPER and VZEROALL leave registers 8-15 alone (SDM 2C). */
+static void emit_vzero(struct xl *x, bool all)
+{
+    for (unsigned r = 0; r < 8; r++) {
+        em8(x->hot, 0xc5);
+        em8(x->hot, all ? 0x80 | (~r & 15) << 3 | 1 : 0xf8);
+        em8(x->hot, all ? 0xef : 0x28); /* vpxor xmm, xmm, xmm; vmovaps xmm, xmm: what is above bit 127 becomes zero */
+        em8(x->hot, 0xc0 | r << 3 | r);
+    }
+}
+
 void xl_emit_ident(struct xl *x, struct xl_insn *n)
 {
+    bool all = n->i.mnemonic == ZYDIS_MNEMONIC_VZEROALL;
+    if (!x->m64 && (all || n->i.mnemonic == ZYDIS_MNEMONIC_VZEROUPPER)) {
+        emit_vzero(x, all);
+        return;
+    }
     xl_unspill(x, n->use & ~(unsigned)n->wronly);
     xl_add_point(x, em_pc(x->hot), n->off);
     xl_rewrite(x, n, NULL);

@@ -22,6 +22,16 @@ static bool mostly_undefined(const ZydisDecodedInstruction *d)
     }
 }
 
+static bool reports_inuse(ZydisMnemonic m)
+{
+    switch (m) {
+    case ZYDIS_MNEMONIC_XSAVE:
+    case ZYDIS_MNEMONIC_XSAVEC:
+    case ZYDIS_MNEMONIC_XSAVEOPT: return true;
+    default: return false;
+    }
+}
+
 static uint32_t tested(const ZydisDecodedInstruction *d) { return d->cpu_flags ? d->cpu_flags->tested & GEN_ARITH : 0; }
 
 static bool acceptable(struct gen *g, const struct cat_insn *in)
@@ -33,6 +43,8 @@ static bool acceptable(struct gen *g, const struct cat_insn *in)
         return false; /* enters the host kernel */
     if (d->mnemonic == ZYDIS_MNEMONIC_XGETBV && (g->clobbered | g->pinned) & 2)
         return false; /* ECX = 1 reports hidden state */
+    if (g->inuse_unknown && reports_inuse(d->mnemonic))
+        return false;
     if (g->c->n_insns == 0)
         return true;
     if (mostly_undefined(d) && !dice_chance(&g->r, 8))
@@ -59,6 +71,14 @@ static void account_flags(struct gen *g, const ZydisDecodedInstruction *d)
     }
     if (d->meta.branch_type != ZYDIS_BRANCH_TYPE_NONE) /* what follows may be reached from here or from before */
         g->undef_sticky |= g->undef;
+}
+
+/* Outside 64-bit mode VZEROUPPER and VZEROALL put upper halves into their initial state, but not those of registers 8-15. Whether
+ * XSAVE then takes the component for one in use is the processor's business (SDM 1 13.6). */
+static void note_inuse(struct gen *g, const ZydisDecodedInstruction *d)
+{
+    if (g->mode != DT_64 && (d->mnemonic == ZYDIS_MNEMONIC_VZEROUPPER || d->mnemonic == ZYDIS_MNEMONIC_VZEROALL))
+        g->inuse_unknown = true;
 }
 
 /* Relative targets are set when all instructions are there. */
@@ -92,6 +112,7 @@ static bool add_insn(struct gen *g, int pick)
                                              .undef_before = g->undef | g->undef_sticky};
     c->code_len = (uint16_t)(c->code_len + in.d.length);
     account_flags(g, &in.d);
+    note_inuse(g, &in.d);
     g->last = mostly_undefined(&in.d);
     return true;
 }

@@ -17,7 +17,8 @@ struct gen {
     uint16_t clobbered; /* registers that an earlier instruction has written */
     uint32_t vec_clobbered;
     bool stack_moved; /* RSP or the stack may differ from the start */
-    bool last;        /* the sequence cannot go on after this instruction */
+    bool inuse_unknown;
+    bool last; /* the sequence cannot go on after this instruction */
     uint32_t undef, undef_sticky;
     struct gen_fix fix[DT_MAX_INSNS];
     unsigned n_fix;

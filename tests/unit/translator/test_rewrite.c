@@ -62,6 +62,17 @@ Test(xl_rewrite, lengths_of_vpcmpestri_stay_32_bit)
     cr_expect_eq(h.bytes[2] & 0x80, 0);
 }
 
+/* The copies would clear registers 8-15, which outside 64-bit mode are out of reach. */
+Test(xl_rewrite, vzeroupper_and_vzeroall_leave_high_registers_outside_64_bit_mode)
+{
+    struct env_host h;
+    host(ENV_KEY64, BYTES(0xc5, 0xf8, 0x77), ZYDIS_MNEMONIC_VZEROUPPER);
+    host(ENV_KEY32, BYTES(0xc5, 0xf8, 0x77), ZYDIS_MNEMONIC_VMOVAPS);
+    cr_expect(!env_host(ZYDIS_MNEMONIC_VZEROUPPER, 0, &h));
+    host(ENV_KEY32, BYTES(0xc5, 0xfc, 0x77), ZYDIS_MNEMONIC_VPXOR);
+    cr_expect(!env_host(ZYDIS_MNEMONIC_VZEROALL, 0, &h));
+}
+
 Test(xl_rewrite, memory_operand_moves_and_the_rest_stays)
 {
     struct env_host h =
