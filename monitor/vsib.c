@@ -247,7 +247,9 @@ int sys_vsib(struct vcpu *v, struct sys_op op)
         int err = one_element(v, &s, j);
         if (err) {
             commit(v, &s, false);
-            return err;
+            /* A trap that elements before have earned comes in lieu of the fault (SDM 2C VPGATHERDD; seen with TF). */
+            bool trap = s.begun && (v->dr6_pending || (v->c.eflags_sys & EFLAGS_TF));
+            return err == SYS_FAULT && trap ? SYS_RESTART : err;
         }
         s.todo &= s.todo - 1;
         s.begun = true;

@@ -344,6 +344,9 @@ Test(vsib, gather_outside_64_bit_mode_honours_the_segment_limit)
     v->c.gpr[R_RAX] = 0x30000;
     v->c.seg[S_DS].limit = 0x30fff;
     v->op_imm = (uint64_t)(uintptr_t)bytes;
+    v->c.eflags_sys |= EFLAGS_TF;
+    cr_expect_eq(sys_exec(v, op), SYS_RESTART, "the first element has earned a single-step trap");
+    v->c.eflags_sys &= ~EFLAGS_TF;
     expect_fault("third element", sys_exec(v, op), EXC_GP, 0);
     memcpy(data, fpu_image_part(v, FPU_PART_XMM, 2), 16);
     memcpy(mask, fpu_image_part(v, FPU_PART_XMM, 3), 16);
