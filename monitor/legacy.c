@@ -201,10 +201,12 @@ int sys_aam(struct vcpu *v, struct sys_op op)
 int sys_aad(struct vcpu *v, struct sys_op op)
 {
     struct cpu *c = &v->c;
-    unsigned ax = (uint16_t)c->gpr[R_RAX];
-    uint8_t al = (uint8_t)((ax & 0xff) + (ax >> 8) * (uint8_t)v->op_imm);
+    unsigned ax = (uint16_t)c->gpr[R_RAX], a = ax & 0xff, b = (ax >> 8) * (uint8_t)v->op_imm & 0xff, sum = a + b;
+    uint8_t al = (uint8_t)sum;
     gpr_write(c, R_RAX, 2, 0, al);
-    c->flags = szp(al);
+    /* OF, AF and CF are undefined; on the CPU all flags are those of the addition. */
+    c->flags =
+        szp(al) | (sum >> 8 & EFLAGS_CF) | ((a ^ b ^ sum) & EFLAGS_AF) | (~(a ^ b) & (a ^ sum) & 0x80 ? EFLAGS_OF : 0);
     return SYS_NEXT;
 }
 

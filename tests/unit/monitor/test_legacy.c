@@ -268,6 +268,10 @@ Test(legacy, aam_divides_and_faults_on_zero)
     v->op_imm = 10;
     cr_expect_eq(sys_aad(v, mk_op(1, 2)), SYS_NEXT);
     expect_ax("aad", 0x0063, EFLAGS_PF, EFLAGS_SF | EFLAGS_ZF | EFLAGS_PF);
+    v->c.gpr[R_RAX] = 0x1f70; /* 0x70 + 0x1f * 3: what is left of the flags is the addition's */
+    v->op_imm = 3;
+    cr_expect_eq(sys_aad(v, mk_op(1, 2)), SYS_NEXT);
+    expect_ax("aad, flags of the addition", 0x00cd, EFLAGS_SF | EFLAGS_OF, EFLAGS_ARITH);
     v->op_imm = 0;
     expect_fault("aam 0", sys_aam(v, mk_op(1, 2)), EXC_DE, 0);
 }
