@@ -16,13 +16,17 @@ struct piece {
 };
 
 /* FLDENV, FNSTENV: 7 words of 2 or 4 bytes; FRSTOR, FNSAVE: then eight registers (SDM 1 figures 8-9 to 8-12), each as 8 and 2
- * bytes (seen on the CPU). */
-static unsigned x87_word(const struct bounce *b) { return b->size == 14 || b->size == 94 ? 2 : 4; }
+ * bytes, as is one alone (seen on the CPU). */
+static bool is_x87_register(const struct bounce *b) { return b->size == 10; }
+static unsigned x87_word(const struct bounce *b)
+{
+    return is_x87_register(b) ? 8 : b->size == 14 || b->size == 94 ? 2 : 4;
+}
 static bool next_x87_piece(const struct bounce *b, struct piece *p)
 {
-    unsigned word = x87_word(b);
+    unsigned word = x87_word(b), env = is_x87_register(b) ? 0 : 7 * word;
     p->at += p->bytes;
-    p->bytes = p->at < 7 * word ? word : (p->at - 7 * word) % 10 ? 2 : 8;
+    p->bytes = p->at < env ? word : (p->at - env) % 10 ? 2 : 8;
     return p->at < b->size;
 }
 
@@ -58,7 +62,8 @@ static bool is_pure_write(const struct bounce *b) { return b->how & MEM_W; }
 
 static unsigned piece_how(const struct bounce *b)
 {
-    return b->whole && !(b->desc & XL_SITE_X87ENV) ? b->how : b->how | MEM_UNALIGNED;
+    bool env = (b->desc & XL_SITE_X87ENV) && !is_x87_register(b);
+    return b->whole && !env ? b->how : b->how | MEM_UNALIGNED;
 }
 
 /* Page faults of a masked store are looked for at the first byte that is written, then, if that is on the next page, at the last
@@ -121,15 +126,17 @@ static int bounce_masked(struct vcpu *v, const struct bounce *b)
 }
 
 /* The x87 environment: its first word's alignment, the page of its last byte, then word by word (seen on the CPU). The registers
- * are never misaligned, and when one word is, so is the first. */
+ * in it are never misaligned, and when one word is, so is the first. */
 static int bounce_x87(struct vcpu *v, const struct bounce *b)
 {
     uint64_t lin;
     unsigned word = x87_word(b);
     int err = piece_linear(v, b, 0, word, &lin);
     err = err ? err : mem_check_align(v, lin, word, b->how);
-    err = err ? err : piece_linear(v, b, b->size - 1, 1, &lin);
-    err = err ? err : mem_probe(v, lin, 1, piece_how(b));
+    if (!is_x87_register(b)) {
+        err = err ? err : piece_linear(v, b, b->size - 1, 1, &lin);
+        err = err ? err : mem_probe(v, lin, 1, piece_how(b));
+    }
     for (struct piece p = {0, 0}; !err && next_piece(b, &p);) {
         err = piece_linear(v, b, p.at, p.bytes, &lin);
         err = err ? err : take_piece(v, b, &p, lin);

@@ -65,6 +65,11 @@ static void stack_and_wrap(void)
     REAL("pushw %%ds\n movw $0x800, %%ax\n movw %%ax, %%ds\n movw $0xfffd, %%si\n movw $0x900, %%ax\n movw %%ax, "
          "%%es\n xorw %%di, %%di\n movw $3, %%cx\n cld\n rep movsb\n popw %%ds\n" PUT(0, "si") PUT(1, "di"));
     show("si wraps", 2);
+    /* A register of the x87 is stored and loaded as 8 bytes and 2, each inside the segment (seen on the CPU). */
+    REAL("pushw $0x8000\n popw %%es\n movw $0, %%es:0\n movw $0xfff8, %%di\n fninit\n fldpi\n fstpt %%es:(%%di)\n movw "
+         "%%es:0, %%ax\n" PUT(0, "ax") "movw %%es:0xfffe, %%ax\n" PUT(1, "ax") "fldt %%es:(%%di)\n fldpi\n fcompp\n "
+                                                                               "fnstsw %%ax\n" PUT(2, "ax"));
+    show("x87 register wraps", 3);
 }
 
 static void interrupts(void)
