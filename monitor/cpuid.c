@@ -39,17 +39,38 @@ static uint64_t host_xcr0(void)
     return lo | (uint64_t)hi << 32;
 }
 
+/* CPUID that is asked once per thread: under a hypervisor it traps (8 us), and a model asks some 400 times. What differs between
+ * the CPUs of a host (APIC ids) no model takes over. */
+static void host_cpuid_once(uint32_t leaf, uint32_t sub, uint32_t out[4])
+{
+    static _Thread_local struct {
+        uint32_t leaf, sub, out[4];
+    } seen[64];
+    static _Thread_local unsigned n;
+    for (unsigned i = 0; i < n; i++)
+        if (seen[i].leaf == leaf && seen[i].sub == sub) {
+            memcpy(out, seen[i].out, 16);
+            return;
+        }
+    __cpuid_count(leaf, sub, out[EAX], out[EBX], out[ECX], out[EDX]);
+    if (n == sizeof seen / sizeof seen[0])
+        return;
+    seen[n].leaf = leaf;
+    seen[n].sub = sub;
+    memcpy(seen[n++].out, out, 16);
+}
+
 /* CPUID less what the host's kernel has not switched on for its processes. */
 void cpumodel_host_cpuid(uint32_t leaf, uint32_t sub, uint32_t out[4])
 {
-    uint32_t a, b, c, d;
-    __cpuid_count(leaf, sub, out[EAX], out[EBX], out[ECX], out[EDX]);
+    uint32_t one[4];
+    host_cpuid_once(leaf, sub, out);
     if (leaf != 1 && (leaf != 7 || sub != 0))
         return;
-    __cpuid(1, a, b, c, d);
-    uint64_t xcr0 = c & bit_OSXSAVE ? host_xcr0() : 0;
+    host_cpuid_once(1, 0, one);
+    uint64_t xcr0 = one[ECX] & bit_OSXSAVE ? host_xcr0() : 0;
     if (leaf == 1) {
-        if (!(c & bit_OSXSAVE))
+        if (!(one[ECX] & bit_OSXSAVE))
             out[ECX] &= ~(uint32_t)bit_XSAVE;
         if ((xcr0 & 6) != 6)
             out[ECX] &= ~(uint32_t)bit_AVX;
