@@ -106,10 +106,10 @@ static uint8_t *area_direct(struct vcpu *v, uint64_t lin, unsigned n, unsigned h
     return host;
 }
 
-/* First byte inside the segment, then alignment: both before the rest of the area and before paging (measured). */
+/* First 4 bytes inside the segment, then alignment: both before the rest of the area and before paging (measured). */
 static int area_open(struct vcpu *v, struct sys_op op, unsigned align, unsigned how, uint64_t *lin)
 {
-    int err = mem_linear(v, op.seg, v->ea, 1, how, lin);
+    int err = mem_linear(v, op.seg, v->ea, 4, how, lin);
     if (err)
         return err;
     return *lin & (align - 1) ? fault_gp0(v) : 0;
@@ -165,6 +165,14 @@ static int spans_do(struct vcpu *v, struct sys_op op, const struct span *s, unsi
     return err;
 }
 
+/* The last of n bytes, then the one at first, before anything else is accessed (measured). first = NONE: only the last. */
+#define NONE ~0u
+static int area_ends(struct vcpu *v, struct sys_op op, uint32_t n, uint32_t first, enum span_op what)
+{
+    int err = span_access(v, op, n - 1, 1, what, NULL);
+    return err || first == NONE ? err : span_access(v, op, first, 1, what, NULL);
+}
+
 /* An x87 state was stored at p: the instruction and operand pointers are the host's, unless FXRSTOR put them there. */
 static void fix_pointers(struct vcpu *v, uint8_t *p, bool wide)
 {
@@ -192,7 +200,7 @@ static int fx_check(struct vcpu *v, struct sys_op op, bool write, uint64_t *lin)
     if (v->c.cr0 & (CR0_TS | CR0_EM))
         return sys_fault(v, EXC_NM);
     int err = area_open(v, op, 16, write ? MEM_W : MEM_R, lin);
-    return err ? err : span_access(v, op, FX_BYTES - 1, 1, write ? SPAN_PROBE_W : SPAN_PROBE, NULL);
+    return err ? err : area_ends(v, op, FX_BYTES, 0, write ? SPAN_PROBE_W : SPAN_PROBE);
 }
 
 static struct span fx_span(const struct vcpu *v) { return (struct span){0, cpu_code64(&v->c) ? FX_END64 : FX_END32}; }
@@ -376,6 +384,14 @@ static int xsave_live(struct vcpu *v, struct sys_op op, uint64_t lin, uint64_t r
     return err ? err : spans_do(v, op, s, count, SPAN_WRITE, p);
 }
 
+/* What XSAVE and XRSTOR with these components touch first in the legacy region. */
+static uint32_t first_touch(uint64_t comps, bool compact)
+{
+    if (comps & XCR0_X87)
+        return 0;
+    return comps & (compact ? XCR0_SSE : XCR0_SSE | XCR0_AVX) ? FPU_MXCSR : NONE;
+}
+
 int sys_xsave(struct vcpu *v, struct sys_op op)
 {
     uint64_t lin, rfbm = read_edx_eax(&v->c) & v->c.xcr0;
@@ -387,9 +403,9 @@ int sys_xsave(struct vcpu *v, struct sys_op op)
         err = area_open(v, op, 64, MEM_W, &lin);
     if (err)
         return err;
-    /* The end is probed first, whatever is used of it (measured). */
-    uint32_t n = area_bytes(v->cpu, rfbm, op.op == SYS_OP_XSAVEC ? rfbm | XCOMP_COMPACT : 0);
-    err = span_access(v, op, n - 1, 1, SPAN_PROBE_W, NULL);
+    bool compact = op.op == SYS_OP_XSAVEC;
+    uint32_t n = area_bytes(v->cpu, rfbm, compact ? rfbm | XCOMP_COMPACT : 0);
+    err = area_ends(v, op, n, first_touch(rfbm, compact), SPAN_PROBE_W);
     if (err)
         return err;
     bool was_live = v->fpu_live;
@@ -460,28 +476,27 @@ static void xrstor_merge(struct vcpu *v, uint64_t rfbm)
     put64(area + FPU_XCOMP, 0);
 }
 
-/* Reads what XRSTOR with this mask needs of the area into load_buf. The order of checks is as measured: the beginning if the mask
- * has x87 or SSE, what the layout depends on, the end of the mask's last component, the rest of the header, the components in
- * use. */
+/* Reads what XRSTOR with this mask needs of the area into load_buf. The order of checks is as measured: what the layout depends
+ * on, the area's ends, the rest of the header, the components in use. */
 static int xrstor_read(struct vcpu *v, struct sys_op op, uint64_t rfbm)
 {
     uint8_t *p = load_buf(v);
     struct span s[SPANS];
-    int err = span_do(v, op, (struct span){FPU_BV, FPU_AREA - FPU_BV}, SPAN_READ, p);
+    int err = span_access(v, op, FPU_XCOMP, 8, SPAN_READ, p + FPU_XCOMP);
     if (err)
         return err;
-    uint64_t xcomp = get64(p + FPU_XCOMP), used = rfbm & get64(p + FPU_BV);
+    uint64_t xcomp = get64(p + FPU_XCOMP);
     bool compact = xcomp & XCOMP_COMPACT;
-    if (rfbm & (XCR0_X87 | XCR0_SSE))
-        err = span_access(v, op, 0, 1, SPAN_PROBE, NULL);
-    if (err)
-        return err;
     if (compact && ((xcomp & ~XCOMP_COMPACT) & ~v->c.xcr0))
         return fault_gp0(v);
-    uint32_t n = area_bytes(v->cpu, compact ? xcomp & rfbm : rfbm, xcomp);
-    err = span_access(v, op, n - 1, 1, SPAN_PROBE, NULL);
+    uint64_t comps = compact ? rfbm & xcomp : rfbm;
+    err = area_ends(v, op, area_bytes(v->cpu, comps, xcomp), first_touch(comps, compact), SPAN_PROBE);
+    if (!err)
+        err = span_do(v, op, (struct span){FPU_BV, FPU_AREA - FPU_BV}, SPAN_READ, p);
     if (err)
         return err;
+    put64(p + FPU_XCOMP, xcomp); /* as read first: others may write to the area meanwhile */
+    uint64_t used = rfbm & get64(p + FPU_BV);
     if (!xrstor_header_ok(v, p))
         return fault_gp0(v);
     bool mxcsr = compact ? used & XCR0_SSE : rfbm & (XCR0_SSE | XCR0_AVX);

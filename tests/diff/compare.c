@@ -3,7 +3,7 @@
 #include <Zydis/Zydis.h>
 #include <string.h>
 
-enum { FPU_ENV = 1, PARTIAL = 2, ORDER = 4, ALIGN = 8, X87_PART = 16 };
+enum { FPU_ENV = 1, PARTIAL = 2, ORDER = 4, ALIGN = 8, LOAD = 16 };
 static const uint8_t masks[ZYDIS_MNEMONIC_MAX_VALUE + 1] = {
 #define MASK(m, kind) [ZYDIS_MNEMONIC_##m] = kind,
 #include "tests/diff/masks.def"
@@ -12,6 +12,7 @@ static const uint8_t masks[ZYDIS_MNEMONIC_MAX_VALUE + 1] = {
 #define ENV_SPAN 18u
 #define FLAGS_ARITH 0x8d5u
 #define VECTORS_WITH_ERROR (1u << 8 | 1u << 10 | 1u << 11 | 1u << 12 | 1u << 13 | 1u << 14 | 1u << 17 | 1u << 21)
+#define VECTORS_OF_ACCESS (1u << 12 | 1u << 13 | 1u << 14)
 /* CF PF AF ZF SF TF IF DF OF IOPL NT RF VM AC VIF VIP ID */
 #define FLAGS_ALL 0x3f7fd5u
 
@@ -99,12 +100,31 @@ static bool may_have_strayed(const struct dt_case *c, const struct dt_result *r)
     return false;
 }
 
-/* What may differ because of the instruction that the case stopped at. It need not be one of those that were generated: after a
- * change of mode or a jump into one the same bytes are others. */
-static unsigned stop_mask(const struct dt_case *c, const struct dt_result *r)
+/* What may differ because of the instruction that the case stopped at, and what may differ only if an access of it has faulted.
+ * It need not be one of those that were generated: after a change of mode or a jump into one the same bytes are others. */
+struct stop {
+    unsigned mask;
+    uint64_t loading; /* state components that may be loaded in part */
+};
+
+static struct stop stop_of(const struct dt_case *c, const struct dt_result *r)
 {
     ZydisDecodedInstruction insn;
-    return decode_at(c, r, &insn) ? masks[insn.mnemonic] : 0;
+    if (!decode_at(c, r, &insn))
+        return (struct stop){0, 0};
+    struct stop s = {masks[insn.mnemonic], 0};
+    if (r->vector > 31 || !(VECTORS_OF_ACCESS >> r->vector & 1))
+        s.mask &= ~(unsigned)(PARTIAL | LOAD);
+    if (!(s.mask & LOAD))
+        return s;
+    switch (insn.mnemonic) {
+    case ZYDIS_MNEMONIC_XRSTOR:
+    case ZYDIS_MNEMONIC_XRSTOR64: s.loading = (r->regs.gpr[2] << 32 | (uint32_t)r->regs.gpr[0]) & DT_COMPS_ALL; break;
+    case ZYDIS_MNEMONIC_FXRSTOR:
+    case ZYDIS_MNEMONIC_FXRSTOR64: s.loading = DT_COMP_X87 | DT_COMP_SSE; break;
+    default: s.loading = DT_COMP_X87;
+    }
+    return s;
 }
 
 struct cmp {
@@ -121,12 +141,17 @@ static void field(struct cmp *k, const char *name, uint64_t a, uint64_t b)
         fprintf(k->out, "  %-10s %16llx  %16llx\n", name, (unsigned long long)a, (unsigned long long)b);
 }
 
-/* The kernel reports faults on its own half as protection violations, whatever was mapped there; so do we. */
+/* Linux reports faults above what a process may have as protection violations, whatever was mapped there; so do we. */
 static uint32_t error_code(const struct dt_result *r)
 {
-    if (r->vector == 14 && r->cr2 >> 47)
+    if (r->vector == 14 && r->cr2 >= 0x7ffffffff000ull)
         return r->error | 1;
     return r->vector < 32 && (VECTORS_WITH_ERROR >> r->vector & 1) ? r->error : 0;
+}
+
+static uint32_t compared_flags(const struct dt_case *c, const struct dt_result *r)
+{
+    return FLAGS_ALL & ~(may_have_strayed(c, r) ? FLAGS_ARITH : undefined_flags(c, r));
 }
 
 static void compare_regs(struct cmp *k, const struct dt_case *c, const struct dt_result *a, const struct dt_result *b)
@@ -140,9 +165,9 @@ static void compare_regs(struct cmp *k, const struct dt_case *c, const struct dt
     for (unsigned i = 0; i < (wide ? 16 : 8); i++)
         field(k, name[i], a->regs.gpr[i] & mask, b->regs.gpr[i] & mask);
     field(k, "rip", a->regs.rip, b->regs.rip);
-    uint32_t flags = FLAGS_ALL & ~undefined_flags(c, a);
-    if (((a->regs.rflags ^ b->regs.rflags) & flags & FLAGS_ARITH) && may_have_strayed(c, a))
-        flags &= ~FLAGS_ARITH;
+    uint32_t flags = FLAGS_ALL;
+    if ((a->regs.rflags ^ b->regs.rflags) & FLAGS_ARITH)
+        flags = compared_flags(c, a);
     field(k, "rflags", a->regs.rflags & flags, b->regs.rflags & flags);
     /* A return to an outer ring turns every null selector into 0 (SDM 2A, IRET): the child's kernel has made one. */
     for (unsigned i = 0; i < DT_SEGS; i++)
@@ -190,30 +215,32 @@ static void normalise(const uint8_t *in, uint8_t *f)
         memset(f + 32 + 16 * i + 10, 0, 6);
 }
 
-static void compare_fpu(struct cmp *k, const struct dt_result *ra, const struct dt_result *rb, bool x87)
+static void compare_fpu(struct cmp *k, const struct dt_result *ra, const struct dt_result *rb, uint64_t comps)
 {
     static uint8_t a[DT_FPU_MAX], b[DT_FPU_MAX];
     const struct dt_xsave *x = dt_xsave();
     normalise(ra->fpu, a);
     normalise(rb->fpu, b);
-    if (x87) {
+    if (comps & DT_COMP_X87) {
         field(k, "fcw", a[0] | a[1] << 8, b[0] | b[1] << 8);
         field(k, "fsw", a[2] | a[3] << 8, b[2] | b[3] << 8);
         field(k, "ftw", a[4], b[4]);
+        for (unsigned i = 0; i < 8; i++)
+            compare_bytes(k, "st", i, a + 32 + 16 * i, b + 32 + 16 * i, 10);
     }
-    compare_bytes(k, "mxcsr", 0, a + 24, b + 24, 4);
-    for (unsigned i = 0; x87 && i < 8; i++)
-        compare_bytes(k, "st", i, a + 32 + 16 * i, b + 32 + 16 * i, 10);
+    if ((comps & (DT_COMP_SSE | DT_COMP_AVX)) == (DT_COMP_SSE | DT_COMP_AVX)) /* a load of either loads it */
+        compare_bytes(k, "mxcsr", 0, a + 24, b + 24, 4);
     for (unsigned i = 0; i < 16; i++) {
-        compare_bytes(k, "xmm", i, a + 160 + 16 * i, b + 160 + 16 * i, 16);
-        if (x->off[2])
+        if (comps & DT_COMP_SSE)
+            compare_bytes(k, "xmm", i, a + 160 + 16 * i, b + 160 + 16 * i, 16);
+        if (x->off[2] && (comps & DT_COMP_AVX))
             compare_bytes(k, "ymm-high", i, a + x->off[2] + 16 * i, b + x->off[2] + 16 * i, 16);
-        if (x->off[6])
+        if (x->off[6] && (comps & DT_COMP_ZMM_HIGH))
             compare_bytes(k, "zmm-high", i, a + x->off[6] + 32 * i, b + x->off[6] + 32 * i, 32);
-        if (x->off[7])
+        if (x->off[7] && (comps & DT_COMP_ZMM16))
             compare_bytes(k, "zmm", 16 + i, a + x->off[7] + 64 * i, b + x->off[7] + 64 * i, 64);
     }
-    for (unsigned i = 0; x->off[5] && i < 8; i++)
+    for (unsigned i = 0; x->off[5] && (comps & DT_COMP_K) && i < 8; i++)
         compare_bytes(k, "k", i, a + x->off[5] + 8 * i, b + x->off[5] + 8 * i, 8);
 }
 
@@ -233,18 +260,27 @@ static bool copies_alias(const struct dt_case *c, const struct dt_result *r)
     return false;
 }
 
-bool dt_memory_counts(const struct dt_case *c, const struct dt_result *r)
+/* How many spans of the x87's pointers may stand in memory. */
+static unsigned env_spans(const struct dt_case *c)
 {
-    return !(stop_mask(c, r) & PARTIAL) && !copies_alias(c, r);
+    unsigned spans = 0;
+    for (int i = 0; i < c->n_insns; i++)
+        spans += (masks[c->insn[i].mnemonic] & FPU_ENV) != 0;
+    return spans;
+}
+
+struct dt_compared dt_compared(const struct dt_case *c, const struct dt_result *r)
+{
+    struct stop at = stop_of(c, r);
+    return (struct dt_compared){.memory = !(at.mask & PARTIAL) && !copies_alias(c, r),
+                                .memory_exact = !env_spans(c),
+                                .comps = DT_COMPS_ALL & ~at.loading,
+                                .flags = compared_flags(c, r)};
 }
 
 static void compare_memory(struct cmp *k, const struct dt_case *c, const struct dt_result *a, const struct dt_result *b)
 {
-    unsigned spans = 0, lines = 0;
-    if (!dt_memory_counts(c, a))
-        return;
-    for (int i = 0; i < c->n_insns; i++)
-        spans += (masks[c->insn[i].mnemonic] & FPU_ENV) != 0;
+    unsigned spans = env_spans(c), lines = 0;
     for (unsigned p = 0; p < DT_DATA_PAGES; p++) {
         if (DT_DATA_KINDS[p] == '.' || !memcmp(a->mem + p * DT_PAGE, b->mem + p * DT_PAGE, DT_PAGE))
             continue;
@@ -266,18 +302,19 @@ static void compare_memory(struct cmp *k, const struct dt_case *c, const struct 
 bool dt_compare(const struct dt_case *c, const struct dt_result *a, const struct dt_result *b, FILE *out)
 {
     struct cmp k = {out, true};
-    unsigned mask = stop_mask(c, a);
+    struct stop at = stop_of(c, a);
     bool ac = (a->vector == 17 && b->vector == 13) || (a->vector == 13 && b->vector == 17);
-    if (!(ac && (mask & ALIGN)))
+    if (!(ac && (at.mask & ALIGN)))
         field(&k, "vector", a->vector, b->vector);
     if (a->vector != DT_VEC_DIED && b->vector != DT_VEC_DIED) {
-        bool order = (mask & ORDER) && a->vector == 14;
+        bool order = (at.mask & ORDER) && a->vector == 14;
         field(&k, "error", error_code(a) | (order ? 1 : 0), error_code(b) | (order ? 1 : 0));
         if ((a->vector == 14 || b->vector == 14) && !order)
             field(&k, "cr2", a->cr2, b->cr2);
         compare_regs(&k, c, a, b);
-        compare_fpu(&k, a, b, !(mask & X87_PART));
-        compare_memory(&k, c, a, b);
+        compare_fpu(&k, a, b, DT_COMPS_ALL & ~at.loading);
+        if (!(at.mask & PARTIAL) && !copies_alias(c, a))
+            compare_memory(&k, c, a, b);
     } else
         k.same = false;
     return k.same;

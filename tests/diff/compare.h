@@ -8,9 +8,14 @@
 /* True if equal. With a stream, prints one line for each difference. */
 bool dt_compare(const struct dt_case *c, const struct dt_result *a, const struct dt_result *b, FILE *out);
 /* Does the case say anything? Not if it ran into the host kernel or did not end. */
-/* Is memory compared at all after such an end? */
-bool dt_memory_counts(const struct dt_case *c, const struct dt_result *r);
 bool dt_usable(const struct dt_result *r);
+/* What of such a result is compared: the masks and the account of undefined flags hide the rest. */
+struct dt_compared {
+    bool memory, memory_exact; /* exact: every byte */
+    uint64_t comps;            /* state components, DT_COMP_* */
+    uint32_t flags;
+};
+struct dt_compared dt_compared(const struct dt_case *c, const struct dt_result *r);
 /* Index of the instruction a result stopped at: n_insns = the end, -1 = elsewhere. */
 int dt_stopped_at(const struct dt_case *c, const struct dt_result *r);
 #endif

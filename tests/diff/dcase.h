@@ -84,6 +84,14 @@ struct dt_result {
     uint8_t mem[DT_DATA_BYTES];
 };
 
+/* The XSAVE components that are compared, as bits of XCR0. */
+#define DT_COMP_X87 1u
+#define DT_COMP_SSE 2u
+#define DT_COMP_AVX 4u
+#define DT_COMP_K 0x20u
+#define DT_COMP_ZMM_HIGH 0x40u
+#define DT_COMP_ZMM16 0x80u
+#define DT_COMPS_ALL 0xe7u
 /* Offsets of the XSAVE components on this CPU (CPUID leaf 0Dh); 0 = not enabled in XCR0. */
 struct dt_xsave {
     uint64_t xcr0; /* enabled, of the ones compared here: x87 SSE AVX AVX-512 */
