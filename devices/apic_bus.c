@@ -1,4 +1,4 @@
-/* devices/apic_bus.c - messages between APICs: destinations, lowest priority, MSIs; and the xAPIC page. SDM 3A 11.6.2. */
+/* devices/apic_bus.c - messages between APICs: destinations, lowest priority, MSIs; and the xAPIC page. SDM 3A 11.6.2. nofpu. */
 #include "base/log.h"
 #include "devices/bus.h"
 #include "devices/lapic_int.h"
@@ -96,7 +96,7 @@ static void page_write(void *opaque, uint64_t offset, unsigned size, uint64_t va
         lapic_mmio_write(ab->cpu[ab->current], (uint32_t)offset, (uint32_t)val);
 }
 
-static const struct bus_ops page_ops = {.read = page_read, .write = page_write, .max_size = 4};
+static const struct bus_ops page_ops = {.read = page_read, .write = page_write, .max_size = 4, .nofpu = true};
 
 /* Follows APIC_BASE of the current CPU: the page exists in xAPIC mode only. */
 void apic_bus_map_page(struct apic_bus *ab)

@@ -9,7 +9,7 @@
 #include <unistd.h>
 
 /* Does nothing at all: ports that software writes to pass the time (80h, post codes) and expects to be there. */
-static const struct bus_ops silent_ops = {.max_size = 1};
+static const struct bus_ops silent_ops = {.max_size = 1, .nofpu = true};
 
 /* ---- the machine on one page ----
  *
@@ -88,13 +88,6 @@ static struct irq_line isa_line(struct board_pc *b, int irq)
 static struct irq_line irq_of(struct board_pc *b, const char *name, unsigned which)
 {
     return isa_line(b, part(name)->irq[which]);
-}
-
-static void set_intr(void *opaque, int n, bool level)
-{
-    struct board_pc *b = opaque;
-    b->intr_level = level;
-    irq_set(&b->cfg.intr, level);
 }
 
 static void set_lint0(void *opaque, int n, bool level)
@@ -188,8 +181,9 @@ static int init_interrupts(struct board_pc *b)
         .loop = b->cfg.loop,
         .tsc = &b->tsc,
         .mem = b->cfg.mem,
-        .intr = {.fn = set_intr, .opaque = b},
+        .intr = {.fn = board_set_intr, .opaque = b},
         .nmi = b->cfg.nmi,
+        .fpu = b->cfg.fpu,
         .pic_ack = pic_inta,
         .pic_opaque = b,
         .event = lapic_said,
@@ -330,8 +324,10 @@ int board_pc_init(struct board_pc *b, const struct board_pc_cfg *cfg, char *err,
     b->tsc = (struct guest_tsc){.hz = cfg->tsc_hz, .offset = read_guest_tsc_offset(b)};
     snprintf(err, errsz, "out of memory");
     int rc = bus_create(&b->bus);
-    if (!rc)
+    if (!rc) {
+        bus_set_fpu(b->bus, b->cfg.fpu);
         rc = init_interrupts(b);
+    }
     if (!rc)
         rc = init_time(b);
     if (!rc)
@@ -407,7 +403,8 @@ int board_pc_restore(struct board_pc *b, struct dev_reader *r)
     }
     if (rc)
         return rc;
-    set_intr(b, 0, lapic_has_intr(&b->lapic)); /* the CPU's pin is the engine's, and has no device to restore it */
+    board_set_intr(b, 0,
+                   lapic_has_intr(&b->lapic)); /* the CPU's pin is the engine's, and has no device to restore it */
     if (b->cfg.kvm)
         kvmclock_resume(&b->kvmclock, true);
     return 0;

@@ -33,6 +33,8 @@ bool board_has(const struct board_pc *b, const struct board_part *p);
 
 /* fw_cfg items and CMOS contents, which stay over resets. */
 int board_fw_init(struct board_pc *b);
+/* The LAPIC's output. */
+void board_set_intr(void *board, int n, bool level);
 /* Follows the engine's TSC offset; every engine callback begins with it. */
 void board_sync_tsc(struct board_pc *b);
 #endif

@@ -1,4 +1,6 @@
-/* devices/board_pc_ops.c - the engine's callbacks answered by the board's chips. See monitor/engine.h for the conventions. */
+/* devices/board_pc_ops.c - the engine's callbacks answered by the board's chips. See monitor/engine.h for the conventions. nofpu: the
+ * guest's FPU state is live when the engine calls. */
+#include "base/log.h"
 #include "devices/board_pc_int.h"
 #include "monitor/engine.h"
 
@@ -9,6 +11,7 @@ void board_sync_tsc(struct board_pc *b)
     uint64_t offset = b->cfg.tsc_offset ? *b->cfg.tsc_offset : 0;
     if (offset == b->tsc.offset)
         return;
+    fpu_hook_leave(&b->cfg.fpu);
     if (b->cfg.kvm)
         kvmclock_pause(&b->kvmclock);
     b->tsc.offset = offset;
@@ -17,10 +20,25 @@ void board_sync_tsc(struct board_pc *b)
     lapic_time_changed(&b->lapic);
 }
 
+void board_set_intr(void *board, int n, bool level)
+{
+    struct board_pc *b = board;
+    b->intr_level = level;
+    irq_set(&b->cfg.intr, level);
+}
+
+/* What every callback begins with. */
+static void begin(struct board_pc *b)
+{
+    if (log_mask)
+        fpu_hook_leave(&b->cfg.fpu);
+    board_sync_tsc(b);
+}
+
 static int pio(void *opaque, uint16_t port, unsigned size, bool is_write, uint32_t *val)
 {
     struct board_pc *b = opaque;
-    board_sync_tsc(b);
+    begin(b);
     if (is_write)
         bus_pio_write(b->bus, port, size, *val);
     else
@@ -31,7 +49,7 @@ static int pio(void *opaque, uint16_t port, unsigned size, bool is_write, uint32
 static int mmio(void *opaque, uint64_t gpa, unsigned size, bool is_write, uint8_t *data)
 {
     struct board_pc *b = opaque;
-    board_sync_tsc(b);
+    begin(b);
     if (is_write)
         bus_mmio_write(b->bus, gpa, data, size);
     else
@@ -49,27 +67,35 @@ static bool is_pit_vector(const struct board_pc *b, int vector)
 static int intr_ack(void *opaque)
 {
     struct board_pc *b = opaque;
-    board_sync_tsc(b);
+    begin(b);
     int vector = lapic_ack(&b->lapic);
-    if (vector >= 0 && is_pit_vector(b, vector))
+    if (vector >= 0 && is_pit_vector(b, vector)) {
+        fpu_hook_leave(&b->cfg.fpu);
         pit_irq_acked(&b->pit);
+    }
     return vector;
 }
 
 static int read_msr(void *opaque, uint32_t msr, uint64_t *val)
 {
     struct board_pc *b = opaque;
-    board_sync_tsc(b);
+    begin(b);
     int r = lapic_rdmsr(&b->lapic, msr, val);
-    return r == 1 && b->cfg.kvm ? kvmclock_rdmsr(&b->kvmclock, 0, msr, val) : r;
+    if (r != 1 || !b->cfg.kvm)
+        return r;
+    fpu_hook_leave(&b->cfg.fpu);
+    return kvmclock_rdmsr(&b->kvmclock, 0, msr, val);
 }
 
 static int write_msr(void *opaque, uint32_t msr, uint64_t val)
 {
     struct board_pc *b = opaque;
-    board_sync_tsc(b);
+    begin(b);
     int r = lapic_wrmsr(&b->lapic, msr, val);
-    return r == 1 && b->cfg.kvm ? kvmclock_wrmsr(&b->kvmclock, 0, msr, val) : r;
+    if (r != 1 || !b->cfg.kvm)
+        return r;
+    fpu_hook_leave(&b->cfg.fpu);
+    return kvmclock_wrmsr(&b->kvmclock, 0, msr, val);
 }
 
 /* The guest was told it runs under KVM: a call of which CPUID promised nothing is answered as KVM answers it. */
@@ -96,6 +122,7 @@ const struct vm_ops board_pc_vm_ops = {
     .read_cr8 = read_cr8,
     .write_cr8 = write_cr8,
     .apic_id = apic_id,
+    .nofpu = true,
 };
 
 void board_pc_tick(struct board_pc *b)

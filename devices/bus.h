@@ -10,6 +10,7 @@
  */
 #ifndef DEVICES_BUS_H
 #define DEVICES_BUS_H
+#include "devices/fpu_hook.h"
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -23,6 +24,7 @@ struct bus_ops {
     uint64_t (*read)(void *opaque, uint64_t offset, unsigned size);
     void (*write)(void *opaque, uint64_t offset, unsigned size, uint64_t val);
     uint8_t max_size; /* 1, 2, 4, 8 (8: MMIO only); 0 means 1 */
+    bool nofpu;       /* the callbacks are nofpu code: fpu_hook.h */
 };
 struct bus_range {
     const char *name;
@@ -34,6 +36,8 @@ struct bus_range {
 
 int bus_create(struct bus **out);
 void bus_destroy(struct bus *b);
+/* What to call before callbacks that are not nofpu. */
+void bus_set_fpu(struct bus *b, struct fpu_hook hook);
 /* Returns a handle >= 0 for bus_remove, or -RD_E_INVAL (length, wrap, max_size), -RD_E_BUSY (overlap), -RD_E_NOMEM. Guest-driven
  * callers (BARs) treat BUSY as "not decoded for now" and try again when another range has moved. */
 int bus_add(struct bus *b, const struct bus_range *r);

@@ -1,4 +1,5 @@
-/* devices/lapic.c - registers, priorities, acknowledge and EOI of the local APIC. See lapic.h; SDM vol. 3A chapter 11. */
+/* devices/lapic.c - registers, priorities, acknowledge and EOI of the local APIC. See lapic.h; SDM vol. 3A chapter 11. nofpu:
+ * whatever is outside this file and lapic_timer.c is called behind leave(), but for the INTR pin. */
 #include "base/check.h"
 #include "base/log.h"
 #include "devices/bus.h"
@@ -39,6 +40,8 @@ enum {
 #define ESR_ILLEGAL_REGISTER 0x80u
 #define PV_EOI_ENABLE 1ull
 #define PV_EOI_RESERVED 2ull
+
+static void leave(const struct lapic *l) { fpu_hook_leave(&l->cfg.fpu); }
 
 /* -- priorities (SDM 11.8.3) -- */
 static int highest(const uint32_t bits[8])
@@ -96,6 +99,7 @@ static void end_of_interrupt(struct lapic *l)
             *lint0 &= ~LVT_REMOTE_IRR;
             lapic_lint_level(l);
         }
+        leave(l);
         if (l->bus->eoi)
             l->bus->eoi(l->bus->eoi_opaque, (uint8_t)v);
     }
@@ -110,6 +114,7 @@ void lapic_sync_pv_eoi(struct lapic *l)
     if (!l->s.pv_eoi_pending)
         return;
     l->s.pv_eoi_pending = false;
+    leave(l);
     if (gmem_read(&l->cfg.mem, pv_eoi_gpa(l), &flag, 1)) {
         l->s.pv_eoi_msr = 0; /* RAM does not go away; the guest named a page that never was */
         return;
@@ -125,6 +130,7 @@ static void offer_pv_eoi(struct lapic *l, unsigned vector)
     const uint8_t one = 1;
     if (!(l->s.pv_eoi_msr & PV_EOI_ENABLE) || highest(l->s.irr) >= 0 || test_bit(l->s.tmr, vector) || l->s.owed)
         return;
+    leave(l);
     l->s.pv_eoi_pending = !gmem_write(&l->cfg.mem, pv_eoi_gpa(l), &one, 1);
 }
 
@@ -160,6 +166,7 @@ bool lapic_has_irr(const struct lapic *l, uint8_t vector) { return test_bit(l->s
 
 static void cpu_event(struct lapic *l, enum lapic_event e, uint8_t vector)
 {
+    leave(l);
     if (l->cfg.event)
         l->cfg.event(l->cfg.event_opaque, e, vector);
 }
@@ -171,7 +178,10 @@ bool lapic_receive(struct lapic *l, enum apic_delivery mode, uint8_t vector, boo
     case APIC_FIXED:
     case APIC_LOWEST: return lapic_accept(l, vector, level);
     case APIC_SMI: cpu_event(l, LAPIC_EVENT_SMI, 0); return true;
-    case APIC_NMI: irq_pulse(&l->cfg.nmi); return true;
+    case APIC_NMI:
+        leave(l);
+        irq_pulse(&l->cfg.nmi);
+        return true;
     case APIC_INIT: cpu_event(l, LAPIC_EVENT_INIT, 0); return true;
     case APIC_SIPI: cpu_event(l, LAPIC_EVENT_SIPI, vector); return true;
     case APIC_EXTINT:
@@ -196,6 +206,7 @@ static void lint_edge(struct lapic *l, unsigned pin)
 {
     uint32_t lvt = l->s.lvt[LVT_LINT0 + pin];
     if (!lapic_hw_enabled(l)) { /* the pins are INTR and NMI then */
+        leave(l);
         if (pin == 1)
             irq_pulse(&l->cfg.nmi);
         return;
@@ -242,6 +253,7 @@ int lapic_ack(struct lapic *l)
     lapic_sync_pv_eoi(l);
     if (pic_ready(l) && l->cfg.pic_ack) {
         l->s.extint_message = false;
+        leave(l);
         int v = l->cfg.pic_ack(l->cfg.pic_opaque);
         lapic_output(l);
         if (v >= 0)
@@ -487,6 +499,7 @@ static int write_base(struct lapic *l, uint64_t val)
     /* only disabled -> xAPIC -> x2APIC -> disabled, and xAPIC -> disabled (SDM figure 11-27) */
     if ((from == mode && to == APIC_BASE_EN) || (from == 0 && to == mode))
         return -1;
+    leave(l); /* the clock, the bus */
     l->s.base = val;
     if (from && !to)
         lapic_reset_registers(l);

@@ -11,11 +11,13 @@
  *           0 of the guest's word is set; the guest clears it instead of writing EOI. Looked at before anything that
  *           depends on ISR.
  * Threads:  machine thread (DESIGN: several vCPU threads would take the machine lock).
+ * nofpu:    registers, MSRs, acknowledge and CR8 may be reached with the guest's FPU state live (cfg.fpu); cfg.intr's handler too.
  * Hostile:  nothing a guest writes can loop or overflow; vectors below 16 are refused as the manual says (ESR).
  */
 #ifndef DEVICES_LAPIC_H
 #define DEVICES_LAPIC_H
 #include "devices/dev.h"
+#include "devices/fpu_hook.h"
 #include "devices/gmem.h"
 #include "devices/irq.h"
 #include "devices/vtime.h"
@@ -67,6 +69,7 @@ struct lapic_cfg {
     struct irq_line nmi;          /* pulsed */
     int (*pic_ack)(void *opaque); /* INTA cycle to the 8259: vector, or -1 */
     void *pic_opaque;
+    struct fpu_hook fpu;
     void (*event)(void *opaque, enum lapic_event e, uint8_t vector); /* INIT, start-up, SMI; may be NULL */
     void *event_opaque;
 };

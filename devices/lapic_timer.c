@@ -1,4 +1,5 @@
-/* devices/lapic_timer.c - the LAPIC's timer: one-shot, periodic, TSC deadline (SDM 3A 11.5.4). Policy: see lapic.h. */
+/* devices/lapic_timer.c - the LAPIC's timer: one-shot, periodic, TSC deadline (SDM 3A 11.5.4). Policy: see lapic.h. nofpu: the clock
+ * and the timers are not, and are called behind fpu_hook_leave. */
 #include "devices/lapic_int.h"
 #include "devices/tsc.h"
 
@@ -12,7 +13,11 @@ static uint64_t divisor(const struct lapic *l)
 }
 
 static unsigned mode(const struct lapic *l) { return LVT_TIMER_MODE(l->s.lvt[LVT_TIMER]); }
-static uint64_t now(const struct lapic *l) { return vtime_now(l->cfg.loop); }
+static uint64_t now(const struct lapic *l)
+{
+    fpu_hook_leave(&l->cfg.fpu);
+    return vtime_now(l->cfg.loop);
+}
 
 static void deliver(struct lapic *l)
 {
@@ -134,6 +139,7 @@ void lapic_timer_set_deadline(struct lapic *l, uint64_t deadline)
     if (mode(l) != TIMER_TSC_DEADLINE)
         return; /* the write has no effect, the MSR reads as zero (SDM 11.5.4.1) */
     l->s.tsc_deadline = deadline;
+    fpu_hook_leave(&l->cfg.fpu);
     if (deadline && guest_tsc_read(l->cfg.tsc) >= deadline)
         lapic_timer_fired(l);
     lapic_timer_rearm(l);

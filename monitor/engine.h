@@ -19,7 +19,7 @@ struct gpmem;
 struct stats;
 
 enum { VM_IO_DONE = 0, VM_IO_EXIT = 1 };
-/* All callbacks run on the vCPU's thread, outside generated code, FPU free for use. Any may be NULL. */
+/* All callbacks run on the vCPU's thread, outside generated code, FPU free for use (but see nofpu). Any may be NULL. */
 struct vm_ops {
     int (*pio)(void *opaque, uint16_t port, unsigned size, bool is_write, uint32_t *val);
     int (*mmio)(void *opaque, uint64_t gpa, unsigned size, bool is_write,
@@ -32,6 +32,9 @@ struct vm_ops {
     uint64_t (*read_cr8)(void *opaque);
     void (*write_cr8)(void *opaque, uint64_t val);
     uint8_t (*apic_id)(void *opaque); /* for CPUID */
+    /* pio, mmio, intr_ack, rdmsr, wrmsr and the two of CR8 are called with the guest's FPU state in the host's registers: they
+     * are built without vector registers and call fpu_leave (monitor/vcpu.h) before anything that is not. */
+    bool nofpu;
 };
 enum vm_user_mode { VM_USER_AUTO, VM_USER_DIRECT, VM_USER_TRANSLATED };
 struct vm_config {
@@ -78,6 +81,8 @@ void vcpu_kick(struct vcpu *v);
 /* The INTR pin (level) and NMI (edge). vCPU thread only, or followed by vcpu_kick. */
 void vcpu_set_intr(struct vcpu *v, bool level);
 void vcpu_inject_nmi(struct vcpu *v);
+/* vcpu_set_intr in the shape of the devices' wires (irq_fn). nofpu. */
+void vcpu_intr_pin(void *vcpu, int n, bool level);
 /* KVM_INTERRUPT-shaped: queue one vector; only when vcpu_can_inject(). */
 bool vcpu_can_inject(const struct vcpu *v);
 void vcpu_inject(struct vcpu *v, uint8_t vector);

@@ -7,10 +7,11 @@
  */
 #ifndef MONITOR_FPU_H
 #define MONITOR_FPU_H
+#include "monitor/engine.h"
+#include "monitor/vcpu.h"
 #include <stddef.h>
 #include <stdint.h>
 
-struct vcpu;
 #define FPU_FCW 0
 #define FPU_FSW 2
 #define FPU_FTW 4
@@ -38,4 +39,10 @@ uint8_t *fpu_image_part(struct vcpu *v, enum fpu_part part, unsigned n);
 size_t fpu_image_get(struct vcpu *v, void *buf, size_t bytes);
 /* Puts such a state back after checking it as XRSTOR would. 0 or -RD_E_FORMAT, nothing changed. */
 int fpu_image_set(struct vcpu *v, const void *buf, size_t bytes);
+/* Before one of the callbacks that vm_ops.nofpu is about. */
+static inline void fpu_leave_for_ops(struct vcpu *v)
+{
+    if (!v->ops || !v->ops->nofpu)
+        fpu_leave(v);
+}
 #endif

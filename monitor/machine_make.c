@@ -29,12 +29,13 @@ static int guest_write(void *opaque, uint64_t gpa, const void *buf, size_t bytes
     return gpmem_write(opaque, gpa, buf, bytes);
 }
 
-static void set_intr(void *opaque, int n, bool level) { vcpu_set_intr(opaque, level); }
 static void set_nmi(void *opaque, int n, bool level)
 {
     if (level)
         vcpu_inject_nmi(opaque);
 }
+
+static void leave_fpu(void *opaque) { fpu_leave(opaque); }
 
 static void board_event(void *opaque, enum board_event e, int arg)
 {
@@ -233,8 +234,9 @@ static int make_board(struct machine *m)
         .ram_bytes = m->c->mem_bytes,
         .loop = m->loop,
         .mem = {guest_read, guest_write, vm_memory(m->vm)},
-        .intr = {.fn = set_intr, .opaque = m->v},
+        .intr = {.fn = vcpu_intr_pin, .opaque = m->v},
         .nmi = {.fn = set_nmi, .opaque = m->v},
+        .fpu = {.leave = leave_fpu, .opaque = m->v},
         .tsc_hz = tsc.hz,
         .tsc_offset = &m->v->c.tsc_offset,
         .x2apic = cpumodel_has(cpu, CPU_FEAT_X2APIC),

@@ -3,6 +3,7 @@
  * A write is checked completely before anything changes. Reads and writes of what msr.def does not list go to the embedder,
  * behind fpu_leave.
  */
+#include "monitor/fpu.h"
 #include "monitor/msr.h"
 #include "base/log.h"
 #include "monitor/cpumodel.h"
@@ -269,11 +270,13 @@ static uint64_t *cpu_field(struct vcpu *v, const struct msr_desc *d) { return (u
 static int unknown(struct vcpu *v, uint32_t msr, bool write, uint64_t *val)
 {
     int r = 1;
-    fpu_leave(v);
+    fpu_leave_for_ops(v);
     if (v->ops && (write ? v->ops->wrmsr != NULL : v->ops->rdmsr != NULL))
         r = write ? v->ops->wrmsr(v->opaque, msr, *val) : v->ops->rdmsr(v->opaque, msr, val);
     if (r == 0)
         return 0;
+    if (log_on(UNIMP))
+        fpu_leave(v);
     if (r > 0 && write)
         LOGF(UNIMP, "wrmsr 0x%x <- 0x%llx: no such MSR (rip 0x%llx)", msr, (unsigned long long)*val,
              (unsigned long long)v->c.rip);

@@ -350,7 +350,7 @@ static int acknowledge(struct vcpu *v)
     }
     if (!(v->event_pending & EV_INTR) || !v->ops || !v->ops->intr_ack)
         return -1;
-    fpu_leave(v);
+    fpu_leave_for_ops(v);
     return v->ops->intr_ack(v->opaque);
 }
 

@@ -311,7 +311,6 @@ static void check_io_watch(struct vcpu *v, uint16_t port, unsigned size)
 
 static int pio(struct vcpu *v, uint16_t port, unsigned size, bool write, uint32_t *val)
 {
-    fpu_leave(v);
     int err = vcpu_pio(v, port, size, write, val);
     if (!err)
         check_io_watch(v, port, size);

@@ -20,7 +20,7 @@ int exc_deliver(struct vcpu *v, enum exc_kind kind, const struct guest_fault *f)
 /* INIT/RESET state (SDM 3A table 9-1). */
 void sys_reset(struct vcpu *v);
 /* CPUID as offered to the guest. out = eax, ebx, ecx, edx. */
-void sys_cpuid(const struct vcpu *v, uint32_t leaf, uint32_t sub, uint32_t out[4]);
+void sys_cpuid(struct vcpu *v, uint32_t leaf, uint32_t sub, uint32_t out[4]);
 int sys_rdmsr(struct vcpu *v, uint32_t msr, uint64_t *val); /* 0, or SYS_FAULT for unknown ones (logged) */
 int sys_wrmsr(struct vcpu *v, uint32_t msr, uint64_t val);
 /* Sets a segment register's hidden part in real/VM86 mode from a selector. */

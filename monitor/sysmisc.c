@@ -186,7 +186,6 @@ int sys_cpuid_insn(struct vcpu *v, struct sys_op op)
 {
     struct cpu *c = &v->c;
     uint32_t out[4];
-    fpu_leave(v);
     sys_cpuid(v, (uint32_t)c->gpr[R_RAX], (uint32_t)c->gpr[R_RCX], out);
     c->gpr[R_RAX] = out[0];
     c->gpr[R_RBX] = out[1];

@@ -4,6 +4,7 @@
  * old mode, then recomputes the key. The flush is not exact but generous: these writes are rare, and a stale entry is a
  * silently wrong access.
  */
+#include "monitor/fpu.h"
 #include "monitor/cpumodel.h"
 #include "monitor/engine.h"
 #include "monitor/sysfn_int.h"
@@ -117,7 +118,7 @@ static int cr8_write(struct vcpu *v, uint64_t val)
         return fault_gp0(v);
     v->c.cr8 = val;
     if (v->ops && v->ops->write_cr8) {
-        fpu_leave(v);
+        fpu_leave_for_ops(v);
         v->ops->write_cr8(v->opaque, val);
     }
     return SYS_NEXT;
@@ -127,7 +128,7 @@ static uint64_t cr8_read(struct vcpu *v)
 {
     if (!v->ops || !v->ops->read_cr8)
         return v->c.cr8;
-    fpu_leave(v);
+    fpu_leave_for_ops(v);
     return v->ops->read_cr8(v->opaque);
 }
 

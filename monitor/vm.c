@@ -254,21 +254,6 @@ bool vm_has_direct(const struct vm *vm, const char **why)
 struct cpumodel *vm_cpumodel(struct vm *vm) { return vm->cpu; }
 struct vcpu_exit *vcpu_exit_info(struct vcpu *v) { return &v->exit; }
 
-void vcpu_set_intr(struct vcpu *v, bool level)
-{
-    v->intr_line = level;
-    if (level)
-        vcpu_set_event(v, EV_INTR);
-    else
-        vcpu_clear_event(v, EV_INTR);
-}
-
-void vcpu_inject_nmi(struct vcpu *v)
-{
-    v->nmi_pending = true;
-    vcpu_set_event(v, EV_NMI);
-}
-
 bool vcpu_can_inject(const struct vcpu *v) { return v->c.if_flag && !v->c.shadow && v->priv->inject_vector < 0; }
 
 void vcpu_inject(struct vcpu *v, uint8_t vector)

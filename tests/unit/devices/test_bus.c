@@ -225,3 +225,33 @@ Test(dev, fields_are_little_endian_and_come_back)
     cr_assert(r.failed);
     dev_writer_free(&w);
 }
+
+static void count_call(void *opaque) { ++*(unsigned *)opaque; }
+
+/* The guest's vector registers are the host's while nofpu chips run; all others find them given up. */
+Test(bus, only_chips_that_may_use_the_fpu_have_it_given_up)
+{
+    static const struct bus_ops plain = {.read = chip_read, .write = chip_write, .max_size = 4};
+    static const struct bus_ops nofpu = {.read = chip_read, .write = chip_write, .max_size = 4, .nofpu = true};
+    struct chip c = {0};
+    unsigned left = 0;
+    uint32_t word = 0;
+    bus_set_fpu(bus, (struct fpu_hook){.leave = count_call, .opaque = &left});
+    add(BUS_PIO, 0x10, 4, &nofpu, &c);
+    add(BUS_MMIO, 0x1000, 4, &nofpu, &c);
+    bus_pio_read(bus, 0x10, 1);
+    bus_pio_write(bus, 0x10, 1, 0);
+    bus_mmio_read(bus, 0x1000, &word, 4);
+    bus_mmio_write(bus, 0x1000, &word, 4);
+    cr_expect_eq(left, 0);
+    add(BUS_PIO, 0x20, 4, &plain, &c);
+    add(BUS_MMIO, 0x2000, 4, &plain, &c);
+    bus_pio_read(bus, 0x20, 1);
+    cr_expect_eq(left, 1);
+    bus_pio_write(bus, 0x20, 1, 0);
+    cr_expect_eq(left, 2);
+    bus_mmio_read(bus, 0x2000, &word, 4);
+    cr_expect_eq(left, 3);
+    bus_mmio_write(bus, 0x2000, &word, 4);
+    cr_expect_eq(left, 4);
+}
