@@ -2,17 +2,18 @@
 # tests/boot/starve.sh - boots a kernel many times in a row while busy loops starve the host: timers must neither hang the
 # guest nor be found broken.
 #
-# usage: starve.sh ARCH COUNT [--append WORDS]... [RUN_BOOT-OPTION...]
-# Several --append take turns, boot by boot ("" is none); other options go to run_boot.sh.
+# usage: starve.sh ARCH COUNT [--append WORDS]... [--nice N] [RUN_BOOT-OPTION...]
+# Several --append take turns, boot by boot ("" is none); --nice is the busy loops'; other options go to run_boot.sh.
 # Every boot must reach a small script, find a clean kernel log, and power off within two minutes. Two busy loops run per host core.
 set -uo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 arch=$1 count=$2
 shift 2
-appends=() rest=()
+appends=() rest=() nice=0
 while [ $# -gt 0 ]; do
     case $1 in
     --append) appends+=("$2"); shift ;;
+    --nice) nice=$2; shift ;;
     --) rest+=("$@"); break ;;
     *) rest+=("$1") ;;
     esac
@@ -34,7 +35,7 @@ bad=$(dmesg | grep -E 'BUG|Oops|WARNING: CPU|Call Trace|soft lockup|rcu.*stall|I
 echo "up $(cut -d' ' -f1 /proc/uptime) s, clock $(cat /sys/devices/system/clocksource/clocksource0/current_clocksource)"
 END
 for _ in $(seq $(($(nproc) * 2))); do
-    (while :; do :; done) &
+    nice -n "$nice" bash -c 'while :; do :; done' &
     busy+=($!)
 done
 failed=0
