@@ -118,6 +118,7 @@ struct cc_block *vcpu_make_block(struct vcpu *v, const struct cc_key *k, const u
                           .max_insns = single           ? 1
                                        : cfg->max_insns ? cfg->max_insns
                                                         : 32,
+                          .trap = cfg->trap,
                           .strategy = strategy,
                           .opaque = v};
     struct cc_space sp;

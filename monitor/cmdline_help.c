@@ -73,6 +73,11 @@ static void print_engines(FILE *out)
     if (CMDLINE_##status != CMDLINE_REFUSED)                                                                           \
         fprintf(out, "%s\n", name);
 #include "monitor/options.def"
+    fprintf(out, "\nWhat they are:\n");
+#define ENGINE(name, status, engine, help)                                                                             \
+    if (CMDLINE_##status != CMDLINE_REFUSED)                                                                           \
+        fprintf(out, "  %-14s %s\n", name, help);
+#include "monitor/options.def"
     fprintf(out, "\nProperties:\n");
 #define ENGINE_PROP(name, kind, field, now, help) fprintf(out, "  %-14s %s\n", name, help);
 #include "monitor/options.def"

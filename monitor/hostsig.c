@@ -111,6 +111,11 @@ static void fault_handler(int sig, siginfo_t *si, void *ctx)
         signal(sig, SIG_DFL);
         return;
     }
+    if (v->vm->cfg.trap && g[REG_TRAPNO] == EXC_GP && *(const uint8_t *)(uintptr_t)g[REG_RIP] == XL_TRAP_BYTE) {
+        v->stats->traps++;
+        g[REG_RIP]++; /* to the callout */
+        return;
+    }
     v->priv->fault_pc = (uint64_t)g[REG_RIP];
     v->priv->fault_addr = (uint64_t)g[REG_CR2];
     v->priv->fault_trap = guest_vector((int)g[REG_TRAPNO]);

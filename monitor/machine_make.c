@@ -96,6 +96,7 @@ static int make_vm(struct machine *m)
         .no_window = e->window == 0 || !hostlayout_ok(),
         .user = (enum vm_user_mode)e->user, /* the same order: monitor/cmdline.h */
         .no_chain = !e->chain,
+        .trap = e->engine == ENGINE_TRAP,
         .max_insns = (unsigned)e->max_insns,
         .evict_random = (unsigned)e->evict_random,
         .force_exit = (unsigned)e->force_exit,
@@ -106,6 +107,9 @@ static int make_vm(struct machine *m)
     if (rc)
         return machine_fail(m, "cannot create the virtual machine: %s", err_text(rc));
     m->v = vm_vcpu(m->vm, 0);
+    if (cfg.trap && !vm_has_window(m->vm))
+        return machine_fail(m, "-accel trap: needs the kernel window, which is %s",
+                            e->window == 0 ? "switched off" : "not there on this host");
     return add_memory(m);
 }
 

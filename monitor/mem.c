@@ -5,6 +5,7 @@
  * been checked. Data breakpoints are traps: they are noted once the access cannot fault any more.
  */
 #include "monitor/mem.h"
+#include "monitor/pttrace.h"
 #include "base/check.h"
 #include "shadowmmu/ptwalk.h"
 
@@ -187,6 +188,8 @@ static int translate(struct vcpu *v, uint64_t lin, unsigned how, struct mem_page
     int err = walk(v, lin, how, &r);
     if (err)
         return err;
+    if (v->pttrace && !(how & MEM_X))
+        pttrace_note(v, lin, &r);
     const struct gpmem_slot *s = gpmem_find(v->mem, r.gpa);
     p->lin = lin;
     p->gpa = r.gpa;

@@ -94,6 +94,7 @@ void vcpu_mmu_flush(struct vcpu *v, enum mmu_flush what)
         direct_cr3_loaded(v);
     if (what == MMU_FLUSH_ALL)
         cc_unlink_cross(v->priv->cc, ~0ull);
+    pttrace_flush(v, what == MMU_FLUSH_ALL);
 }
 
 void vcpu_mmu_invlpg(struct vcpu *v, uint64_t lin)
@@ -117,13 +118,13 @@ void vcpu_mmu_invlpg(struct vcpu *v, uint64_t lin)
     cc_unlink_cross(v->priv->cc, lin);
 }
 
-/* Code was translated from this page: nobody may write to it unnoticed from now on. */
-void vcpu_mark_code(struct vcpu *v, uint64_t gpa)
+/* Nobody may write to this page unnoticed from now on. */
+void vcpu_trace_page(struct vcpu *v, uint64_t gpa, uint8_t why)
 {
     uint8_t *f = gpmem_page_flags(v->mem, gpa);
-    if (!f || (*f & GP_CODE))
+    if (!f || (*f & why))
         return;
-    *f |= GP_CODE;
+    *f |= why;
     if (*f & GP_WORLD) {
         direct_protect(v, gpa);
         *f &= (uint8_t)~GP_WORLD;
@@ -136,6 +137,8 @@ void vcpu_mark_code(struct vcpu *v, uint64_t gpa)
         window_protect(v->priv->win32, gpa);
 }
 
+void vcpu_mark_code(struct vcpu *v, uint64_t gpa) { vcpu_trace_page(v, gpa, GP_CODE); }
+
 static void code_written(struct vcpu *v, uint64_t gpa, uint64_t bytes)
 {
     uint8_t *f = gpmem_page_flags(v->mem, gpa);
@@ -147,7 +150,11 @@ static void code_written(struct vcpu *v, uint64_t gpa, uint64_t bytes)
 }
 
 void vcpu_trace_write_page(struct vcpu *v, uint64_t gpa) { code_written(v, gpa & PAGE_MASK, PAGE_SIZE); }
-void vcpu_trace_write(struct vcpu *v, uint64_t gpa, unsigned bytes) { code_written(v, gpa, bytes); }
+void vcpu_trace_write(struct vcpu *v, uint64_t gpa, unsigned bytes)
+{
+    code_written(v, gpa, bytes);
+    pttrace_written(v, gpa, bytes);
+}
 
 void vcpu_dma_hook(void *opaque, uint64_t gpa, size_t bytes)
 {

@@ -245,7 +245,8 @@ static enum step careful(struct vcpu *v)
     int err;
     struct vcpu_priv *p = v->priv;
     uint32_t mode = v->c.key | CPU_KEY_CAREFUL;
-    note_careful(v);
+    if (!v->vm->cfg.trap)
+        note_careful(v);
     p->link_from = NULL;
     p->want_jc = false;
     struct cc_block *b = vcpu_block(v, mode, &err);

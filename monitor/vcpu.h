@@ -79,8 +79,9 @@ struct vcpu {
     int intr_line; /* level of the INTR pin: ask vm->ops.intr_ack for the vector */
     uint32_t dr6_pending;
     struct stats *stats;
-    uint8_t *xsave;         /* 64-byte aligned image of the guest's FPU state when !fpu_live, standard format */
-    struct vcpu_priv *priv; /* run loop, codecache, ... */
+    uint8_t *xsave;          /* 64-byte aligned image of the guest's FPU state when !fpu_live, standard format */
+    struct vcpu_priv *priv;  /* run loop, codecache, ... */
+    struct pttrace *pttrace; /* page tables that are traced; NULL unless -accel trap */
     /* -- system instructions -- */
     const struct vm_ops *ops;   /* the embedder's callbacks; may be NULL in tests */
     void *opaque;               /* ... and their first argument */

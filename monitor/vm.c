@@ -156,6 +156,8 @@ static int init_vcpu(struct vm *vm, struct vcpu *v)
     int rc = direct_create(&p->direct, v, vm->cfg.user, &p->direct_why); /* forks: before there is much to copy */
     if (!rc)
         rc = make_windows(v);
+    if (!rc && vm->cfg.trap)
+        rc = pttrace_create(&v->pttrace);
     if (rc)
         return rc;
     rc = cc_create(&p->cc, vm->cfg.tc_bytes ? vm->cfg.tc_bytes : DEFAULT_TC_BYTES, &vm->stats);
@@ -225,6 +227,8 @@ void vm_destroy(struct vm *vm)
     if (v && v->priv) {
         hostsig_forget(v);
         direct_destroy(v->priv->direct);
+        pttrace_destroy(v->pttrace);
+        v->pttrace = NULL;
         window_destroy(v->priv->win64);
         window_destroy(v->priv->win32);
         cc_destroy(v->priv->cc);

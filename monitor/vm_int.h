@@ -9,6 +9,7 @@
 #include "monitor/engine.h"
 #include "monitor/fpu.h"
 #include "monitor/mem.h"
+#include "monitor/pttrace.h"
 #include "monitor/sysinsn.h"
 #include "monitor/vcpu.h"
 #include "shadowmmu/window.h"
@@ -190,6 +191,8 @@ void vcpu_complete_io(struct vcpu *v);
 /* mmu.c */
 int vcpu_fetch(struct vcpu *v, uint64_t lin, uint64_t *gpa, uint8_t **host, bool *global);
 void vcpu_mark_code(struct vcpu *v, uint64_t gpa);
+/* GP_CODE or GP_PT: takes the right to write away from every mapping of the page. */
+void vcpu_trace_page(struct vcpu *v, uint64_t gpa, uint8_t why);
 /* All translations of a page go. */
 void vcpu_trace_write_page(struct vcpu *v, uint64_t gpa);
 void vcpu_jc_check(struct vcpu *v, uint32_t mode);

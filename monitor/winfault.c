@@ -49,8 +49,11 @@ static enum fault_action map_page(struct vcpu *v, struct window *w, uint64_t lin
     const struct gpmem_slot *s = gpmem_find(v->mem, r.gpa);
     if (r.user && (v->c.cr0 & CR0_PG)) /* changes with every CR3 load; user worlds hold those */
         return soften(v, phys, XL_SITE_SOFT);
-    if (!s || (s->rom && write))
-        return soften(v, phys, XL_SITE_CALLOUT);
+    if (!s || (s->rom && write)) {
+        v->stats->trap_mmio += v->pttrace != NULL;
+        return v->pttrace ? FA_CAREFUL : soften(v, phys, XL_SITE_CALLOUT);
+    }
+    pttrace_note(v, lin, &r);
     if (write && (s->flags[(r.gpa - s->gpa) >> 12] & GP_TRACED_MASK))
         return FA_CAREFUL;
     switch (enter(v, w, lin, &r)) {
@@ -58,7 +61,7 @@ static enum fault_action map_page(struct vcpu *v, struct window *w, uint64_t lin
     case WINDOW_CONFLICT: v->stats->window_conflicts++; return soften(v, phys, XL_SITE_SOFT);
     default: return soften(v, phys, XL_SITE_SOFT);
     }
-    if (r.page_bytes == PAGE_SIZE)
+    if (r.page_bytes == PAGE_SIZE && !v->pttrace)
         map_around(v, w, lin);
     v->stats->window_hidden++;
     return FA_RESUME;

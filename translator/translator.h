@@ -110,10 +110,13 @@ struct xl_input {
     unsigned max_insns;
     bool in_place; /* the hot code continues another block: hot_pc must be where the buffer starts */
     bool window;   /* sites may go through the window (GS base is set) unless strategy() says otherwise */
+    bool trap;     /* sensitive instructions begin with XL_TRAP_BYTE, nothing is inlined (xl_trap.c) */
     /* Strategy of the sites of the instruction at code + off. May be NULL: window if allowed, else soft. */
     enum xl_strategy (*strategy)(void *opaque, unsigned off);
     void *opaque;
 };
+/* HLT: raises #GP; whoever catches it steps over it. No other generated instruction starts with it. */
+#define XL_TRAP_BYTE 0xf4
 enum xl_status {
     XL_OK,
     XL_NEED_NEXT, /* the first instruction runs into the next page and input.next is NULL */

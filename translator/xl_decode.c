@@ -223,5 +223,7 @@ enum xl_status xl_decode(struct xl *x, struct xl_insn *n, unsigned off)
     n->ends = false;
     n->sys = SYS_OP_NONE;
     xl_classify(x, n);
+    if (x->in->trap)
+        xl_trap_class(x, n);
     return XL_OK;
 }

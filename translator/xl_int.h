@@ -167,6 +167,9 @@ bool xl_string_direct(const struct xl *x, const struct xl_insn *n);
 void xl_emit_string(struct xl *x, struct xl_insn *n);
 /* xl_priv.c */
 void xl_emit_priv(struct xl *x, struct xl_insn *n);
+/* xl_trap.c, with in->trap: after the classification; in front of a callout. */
+void xl_trap_class(struct xl *x, struct xl_insn *n);
+void xl_trap_emit(struct xl *x, const struct xl_insn *n);
 void xl_emit_sys(struct xl *x, struct xl_insn *n);
 /* Out of line: raises the exception of sys (SYS_OP_UD, NM, GP0) at n; nothing may be spilled. Returns its host pc. */
 uint64_t xl_fault_stub(struct xl *x, const struct xl_insn *n, unsigned sys);

@@ -270,6 +270,8 @@ void xl_emit_sys(struct xl *x, struct xl_insn *n)
     struct sys_op s = describe(n, mem && !is_string(n->sys) && n->sys != SYS_OP_XLAT && n->sys != SYS_OP_MASKMOV);
     uint64_t imm, packed;
     xl_unspill(x, x->spilled);
+    if (x->in->trap)
+        xl_trap_emit(x, n);
     if (s.rm == SYS_RM_MEM && !vsib)
         pass_address(x, n);
     xl_unspill(x, x->spilled);

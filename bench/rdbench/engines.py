@@ -25,7 +25,7 @@ def all_engines(ringdown, qemu):
         Engine("direct", "ringdown, user code runs directly", program=ringdown,
                args=["-accel", "bt,window=on,user=direct"]),
         Engine("auto", "ringdown, picks how user code runs", program=ringdown, args=["-accel", "bt,window=on,user=auto"]),
-        Engine("trap", "ringdown, trap and emulate", program=ringdown, args=["-accel", "trap"]),
+        Engine("trap", "ringdown, trap and emulate", program=ringdown, args=["-accel", "trap,user=translated"]),
         Engine("tcg", "QEMU TCG", program=qemu, args=["-accel", "tcg", "-cpu", "max"]),
         Engine("uml", "User-mode Linux", "uml", program="linux.uml"),
         Engine("bochs", "Bochs", "bochs", program="bochs"),

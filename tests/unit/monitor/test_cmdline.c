@@ -278,8 +278,16 @@ Test(cmdline, engine_values_that_are_wrong_or_not_there)
     refuse("-kernel k -accel bt,user=maybe", "'maybe'");
     refuse("-kernel k -accel bt,max-insns=99999999999", "'99999999999'");
     refuse("-kernel k -accel bt,tc=0", "'0'");
-    refuse("-kernel k -accel trap", "-accel trap");
     refuse("-kernel k -accel bt,adapt=off", "adapt=off");
+}
+
+Test(cmdline, trap_is_an_engine_of_its_own)
+{
+    accept("-kernel k -accel trap,user=translated");
+    cr_assert_eq(c.engine.engine, ENGINE_TRAP);
+    cr_assert_str_eq(c.engine.asked, "trap");
+    accept("-kernel k -accel bt");
+    cr_assert_eq(c.engine.engine, ENGINE_BT);
 }
 
 Test(cmdline, singlestep_is_one_instruction_per_block)
