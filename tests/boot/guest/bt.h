@@ -41,13 +41,7 @@ int bt_catch(void (*f)(void *), void *arg, siginfo_t *info);
 bool bt_cpu_has(const char *flag);
 uint32_t bt_random(uint32_t *state);
 
+/* The program's tests: each table ends with an empty name, the list with NULL. */
+extern const struct bt_test *const bt_tables[];
 #define BT_TABLE(name) extern const struct bt_test name[]
-BT_TABLE(bt_cpu);
-BT_TABLE(bt_fpu);
-BT_TABLE(bt_mem);
-BT_TABLE(bt_proc);
-BT_TABLE(bt_ptrace);
-BT_TABLE(bt_signal);
-BT_TABLE(bt_time);
-BT_TABLE(bt_io);
 #endif

@@ -5,7 +5,6 @@
 #include <time.h>
 
 #define LIMIT_S 90
-static const struct bt_test *const tables[] = {bt_cpu, bt_signal, bt_fpu, bt_mem, bt_proc, bt_ptrace, bt_time, bt_io};
 static struct report {
     int state; /* 0 nothing, 1 failed, 2 skipped */
     char why[256];
@@ -144,8 +143,8 @@ int main(int argc, char **argv)
         argv += 2;
     }
     report = mmap(NULL, sizeof *report, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    for (size_t i = 0; i < sizeof tables / sizeof tables[0]; i++)
-        for (const struct bt_test *t = tables[i]; t->name; t++) {
+    for (const struct bt_test *const *table = bt_tables; *table; table++)
+        for (const struct bt_test *t = *table; t->name; t++) {
             bool wanted = argc == 1;
             for (int a = 1; a < argc; a++)
                 wanted = wanted || !strcmp(argv[a], t->name);
