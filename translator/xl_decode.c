@@ -43,10 +43,12 @@ static void undecodable(struct xl_insn *n, uint8_t sys)
     n->ends = true;
 }
 
-static unsigned after_prefixes(const struct xl_insn *n, unsigned have)
+/* In 64-bit mode REX too, which counts only if it comes last. */
+static unsigned after_prefixes(const struct xl *x, const struct xl_insn *n, unsigned have)
 {
     unsigned k = 0;
-    while (k < have && memchr("\x66\x67\xf0\xf2\xf3\x26\x2e\x36\x3e\x64\x65", n->bytes[k], 11))
+    while (k < have && (memchr("\x66\x67\xf0\xf2\xf3\x26\x2e\x36\x3e\x64\x65", n->bytes[k], 11) ||
+                        (x->m64 && (n->bytes[k] & 0xf0) == 0x40)))
         k++;
     return k;
 }
@@ -62,7 +64,7 @@ static void own_bytes(struct xl_insn *n, unsigned have)
 /* Offset of an EVEX prefix that is there with the opcode, or -1. */
 static int evex_at(const struct xl *x, const struct xl_insn *n, unsigned have)
 {
-    unsigned k = after_prefixes(n, have);
+    unsigned k = after_prefixes(x, n, have);
     return k + 4 < have && n->bytes[k] == 0x62 && (x->m64 || n->bytes[k + 1] >= 0xc0) ? (int)k : -1;
 }
 
@@ -113,7 +115,7 @@ static bool modrm_is_cut(const struct xl *x, const struct xl_insn *n, unsigned h
     ZydisDecodedInstruction i;
     if (at >= have)
         return true;
-    if (memchr(n->bytes, 0x67, after_prefixes(n, have)))
+    if (memchr(n->bytes, 0x67, after_prefixes(x, n, have)))
         mov[k++] = 0x67;
     mov[k++] = 0x8b; /* MOV, for the same address */
     memcpy(mov + k, n->bytes + at, have - at);
@@ -121,42 +123,102 @@ static bool modrm_is_cut(const struct xl *x, const struct xl_insn *n, unsigned h
     return s == ZYDIS_STATUS_NO_MORE_DATA || (ZYAN_SUCCESS(s) && at + (i.length - k) + imm > have);
 }
 
-/* Opcode maps in which every opcode has a ModRM byte, so that the CPU fetches it before it looks whether there is such an
- * instruction. Without XOP, 8F is POP with a reserved ModRM.reg, and as long as that; 0F 0F is reserved as it is. */
+/* The CPU finds the end of an instruction before it looks whether there is such an instruction, by opcode map and opcode alone
+ * (seen on the CPU, which has these tables for legacy, VEX and EVEX encodings alike). */
+enum { MAP_NONE, MAP_0F, MAP_0F38, MAP_0F3A }; /* as VEX.mmmmm & 3 and EVEX.mmm & 3 count them */
+
+/* Two-byte opcodes with ModRM, a bit each. */
+static bool has_modrm(uint8_t op)
+{
+    static const uint32_t bits[8] = {0xffff200f, 0x0000ff0f, 0xffffffff, 0xff7fffff,
+                                     0xffff0000, 0xfffff8f8, 0xffff00ff, 0xffffffff};
+    return bits[op >> 5] >> (op & 31) & 1;
+}
+
+static unsigned imm8_bytes(uint8_t op)
+{
+    return memchr("\x70\x71\x72\x73\xa4\xac\xba\xc2\xc4\xc5\xc6", op, 11) != NULL;
+}
+
+static bool opcode_is_cut(const struct xl *x, const struct xl_insn *n, unsigned have, unsigned at, unsigned map)
+{
+    if (map == MAP_NONE)
+        return false;
+    if (at >= have)
+        return true;
+    uint8_t op = n->bytes[at];
+    if (map != MAP_0F)
+        return modrm_is_cut(x, n, have, at + 1, map == MAP_0F3A);
+    if (op >> 4 == 8)
+        return at + (x->in->key & (CPU_KEY_CODE32 | CPU_KEY_CODE64) ? 5 : 3) > have; /* whatever prefixes say */
+    if (op >> 2 == 8) /* MOV to and from CR and DR: ModRM.mod is ignored */
+        return at + 2 > have;
+    return has_modrm(op) && modrm_is_cut(x, n, have, at + 1, imm8_bytes(op));
+}
+
+/* Bytes of an immediate as wide as the operand, but for 64-bit ones. */
+static unsigned immz_bytes(const struct xl *x, const struct xl_insn *n, unsigned have, unsigned at)
+{
+    bool op66 = memchr(n->bytes, 0x66, after_prefixes(x, n, have)),
+         op32 = x->in->key & (CPU_KEY_CODE32 | CPU_KEY_CODE64);
+    bool w = x->m64 && at && (n->bytes[at - 1] & 0xf8) == 0x48;
+    return w || op66 != op32 ? 4 : 2;
+}
+
+/* One-byte opcodes of which a part does not exist, or not in 64-bit mode. */
+static bool group_is_cut(const struct xl *x, const struct xl_insn *n, unsigned have, unsigned at)
+{
+    uint8_t op = n->bytes[at];
+    unsigned z = immz_bytes(x, n, have, at);
+    switch (op) {
+    case 0xc6:
+    case 0x82: return modrm_is_cut(x, n, have, at + 1, 1);
+    case 0xc7: return modrm_is_cut(x, n, have, at + 1, z);
+    case 0x9a:
+    case 0xea: return at + 1 + z + 2 > have;
+    case 0xd4:
+    case 0xd5: return at + 2 > have;
+    case 0x8f: /* POP, also where XOP would be */
+    case 0xfe:
+    case 0xff: return modrm_is_cut(x, n, have, at + 1, 0);
+    default: return op >= 0xd8 && op <= 0xdf && modrm_is_cut(x, n, have, at + 1, 0);
+    }
+}
+
+/* Is b a VEX or EVEX prefix? Outside 64-bit mode LES, LDS and BOUND have no register operand. */
+static bool is_vex(const struct xl *x, const uint8_t *b)
+{
+    return (b[0] == 0xc4 || b[0] == 0xc5 || b[0] == 0x62) && (x->m64 || b[1] >= 0xc0);
+}
+
 static bool is_cut(const struct xl *x, const struct xl_insn *n, unsigned have)
 {
-    unsigned k = after_prefixes(n, have), map;
-    if (x->m64 && k < have && (n->bytes[k] & 0xf0) == 0x40)
-        k++;
+    unsigned k = after_prefixes(x, n, have);
     if (k + 1 >= have)
-        return false;
+        return k < have && group_is_cut(x, n, have, k);
     const uint8_t *b = n->bytes + k;
-    bool vex = x->m64 || b[1] >= 0xc0;
-    if (b[0] == 0x0f && b[1] == 0x78)
-        return modrm_is_cut(x, n, have, k + 2, 0);
-    if (b[0] == 0x0f)
-        return (b[1] == 0x38 || b[1] == 0x3a) && modrm_is_cut(x, n, have, k + 3, b[1] == 0x3a);
-    if (b[0] == 0x8f && (b[1] & 0x1f) >= 8)
-        return modrm_is_cut(x, n, have, k + 1, 0);
-    if (b[0] == 0xc5 && vex)
-        return modrm_is_cut(x, n, have, k + 3, 0);
-    map = b[1] & (b[0] == 0x62 ? 7 : 31);
-    if (b[0] == 0xc4 && vex && map >= 1 && map <= 3)
-        return modrm_is_cut(x, n, have, k + 4, map == 3);
-    return b[0] == 0x62 && vex && map >= 1 && map <= 3 && modrm_is_cut(x, n, have, k + 5, map == 3);
+    if (is_vex(x, b)) {
+        unsigned prefix = b[0] == 0x62 ? 4 : b[0] == 0xc4 ? 3 : 2;
+        return opcode_is_cut(x, n, have, k + prefix, b[0] == 0xc5 ? MAP_0F : b[1] & 3);
+    }
+    if (b[0] != 0x0f)
+        return group_is_cut(x, n, have, k);
+    if (b[1] >> 3 == 7)
+        return opcode_is_cut(x, n, have, k + 2, b[1] & 2 ? MAP_0F3A : MAP_0F38);
+    return b[1] != 0x0f && opcode_is_cut(x, n, have, k + 1, MAP_0F);
 }
 
 /* Is it something that the decoder knows, in a place where this CPU has nothing, or nothing as long? SSE4A's immediates are behind
- * an opcode that is VMREAD elsewhere. */
+ * an opcode that is VMREAD elsewhere; 3DNow!'s opcode is not waited for; nor anything in maps that are reserved. */
 static bool reserved_place(const struct xl *x, const struct xl_insn *n, unsigned have)
 {
-    unsigned k = after_prefixes(n, have);
+    unsigned k = after_prefixes(x, n, have);
     bool mandatory = memchr(n->bytes, 0x66, k) || memchr(n->bytes, 0xf2, k);
-    if (x->m64 && k < have && (n->bytes[k] & 0xf0) == 0x40)
-        k++;
     if (k + 2 > have)
         return false;
     const uint8_t *b = n->bytes + k;
+    if (is_vex(x, b))
+        return b[0] != 0xc5 && (b[1] & 3) == MAP_NONE;
     if (b[0] == 0x0f)
         return b[1] == 0x0f || (b[1] == 0x78 && mandatory && !xl_cpu_has(&x->cpu, XL_FEAT_SSE4A));
     return b[0] == 0x8f && (b[1] & 0x1f) >= 8 && !xl_cpu_has(&x->cpu, XL_FEAT_XOP);

@@ -1,4 +1,5 @@
 /* tests/diff/gen.c - assembles a case: draws instructions, keeps the account of undefined flags, sets jump targets. */
+#include "tests/diff/compare.h"
 #include "tests/diff/gen_int.h"
 #include <string.h>
 
@@ -32,6 +33,14 @@ static bool reports_inuse(ZydisMnemonic m)
     }
 }
 
+static bool reads_memory(const struct cat_insn *in)
+{
+    for (unsigned i = 0; i < in->d.operand_count; i++)
+        if (in->op[i].type == ZYDIS_OPERAND_TYPE_MEMORY && (in->op[i].actions & ZYDIS_OPERAND_ACTION_MASK_READ))
+            return true;
+    return false;
+}
+
 static uint32_t tested(const ZydisDecodedInstruction *d) { return d->cpu_flags ? d->cpu_flags->tested & GEN_ARITH : 0; }
 
 static bool acceptable(struct gen *g, const struct cat_insn *in)
@@ -41,9 +50,9 @@ static bool acceptable(struct gen *g, const struct cat_insn *in)
         return false;
     if (d->mnemonic == ZYDIS_MNEMONIC_INT && d->raw.imm[0].value.u == 0x80)
         return false; /* enters the host kernel */
-    if (d->mnemonic == ZYDIS_MNEMONIC_XGETBV && (g->clobbered | g->pinned) & 2)
+    if (d->mnemonic == ZYDIS_MNEMONIC_XGETBV && (((g->clobbered | g->pinned) & 2) || g->branched))
         return false; /* ECX = 1 reports hidden state */
-    if (g->inuse_unknown && reports_inuse(d->mnemonic))
+    if ((g->inuse_unknown && reports_inuse(d->mnemonic)) || (g->pointers_stored && reads_memory(in)))
         return false;
     if (g->c->n_insns == 0)
         return true;
@@ -69,8 +78,10 @@ static void account_flags(struct gen *g, const ZydisDecodedInstruction *d)
             g->undef &= ~set;
         g->undef |= undef;
     }
-    if (d->meta.branch_type != ZYDIS_BRANCH_TYPE_NONE) /* what follows may be reached from here or from before */
+    if (d->meta.branch_type != ZYDIS_BRANCH_TYPE_NONE) { /* what follows may be reached from here or from before */
+        g->branched = true;
         g->undef_sticky |= g->undef;
+    }
 }
 
 /* Outside 64-bit mode VZEROUPPER and VZEROALL put upper halves into their initial state, but not those of registers 8-15. Whether
@@ -113,6 +124,7 @@ static bool add_insn(struct gen *g, int pick)
     c->code_len = (uint16_t)(c->code_len + in.d.length);
     account_flags(g, &in.d);
     note_inuse(g, &in.d);
+    g->pointers_stored |= dt_stores_pointers(in.d.mnemonic);
     g->last = mostly_undefined(&in.d);
     return true;
 }
@@ -156,12 +168,14 @@ void gen_case(const struct catalog *cat, const struct gen_options *o, enum dt_mo
     memset(c, 0, offsetof(struct dt_case, fpu));
     c->number = number;
     c->mode = (uint8_t)mode;
-    c->code_off = (uint16_t)code_place(&g);
+    bool torn = o->pick < 0 && dice_chance(&g.r, 2) && gen_torn(&g);
+    if (!torn)
+        c->code_off = (uint16_t)code_place(&g);
     gen_segments(&g);
     gen_registers(&g);
     gen_fpu(&g);
     unsigned n = sequence_length(&g, o->max_insns);
-    for (unsigned i = 0; i < n && !g.last; i++)
+    for (unsigned i = 0; i < n && !torn && !g.last; i++)
         if (!add_insn(&g, i ? -1 : o->pick))
             break;
     set_targets(&g);

@@ -17,7 +17,7 @@ struct gen {
     uint16_t clobbered; /* registers that an earlier instruction has written */
     uint32_t vec_clobbered;
     bool stack_moved; /* RSP or the stack may differ from the start */
-    bool inuse_unknown;
+    bool inuse_unknown, pointers_stored, branched;
     bool last; /* the sequence cannot go on after this instruction */
     uint32_t undef, undef_sticky;
     struct gen_fix fix[DT_MAX_INSNS];
@@ -39,6 +39,10 @@ uint64_t gen_seg_base(const struct gen *g, unsigned seg);
 uint32_t gen_mxcsr(struct gen *g);
 /* Puts bytes at a linear address of the data window, if it is one and there is room for another patch. */
 void gen_patch(struct gen *g, uint64_t lin, const void *bytes, unsigned n);
+
+/* gen_torn.c */
+/* Makes the case one of bytes that are no whole instruction, at the end of the code pages. False: try something else. */
+bool gen_torn(struct gen *g);
 
 /* gen_operand.c */
 /* Gives an instruction just appended (at code[] offset off) operands that work. */

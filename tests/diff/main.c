@@ -44,7 +44,7 @@ static bool differs(struct run *r, const struct dt_case *c)
 {
     static struct dt_result keep;
     keep = *run_one(&r->a, c);
-    if (!dt_usable(&keep))
+    if (!dt_usable(c, &keep))
         return false;
     return !dt_compare(c, &keep, run_one(&r->b, c), NULL);
 }
@@ -164,7 +164,7 @@ static void check_sabotage(struct run *r, const struct dt_case *cases, unsigned 
     const struct dt_result *a = r->a.finish(r->a.self);
     memcpy(b, r->b.finish(r->b.self), n * sizeof *b);
     for (unsigned i = 0; i < n; i++, r->done++) {
-        if (!dt_usable(&a[i]) || !dt_usable(&b[i]))
+        if (!dt_usable(&cases[i], &a[i]) || !dt_usable(&cases[i], &b[i]))
             continue;
         bool odd = i & 1;
         if (odd && !falsify(&d, &cases[i], &b[i]))
@@ -184,7 +184,7 @@ static void check_batch(struct run *r, const struct dt_case *cases, unsigned n)
     bool bad = false;
     for (unsigned i = 0; i < n; i++) {
         r->done++;
-        if (!dt_usable(&a[i])) {
+        if (!dt_usable(&cases[i], &a[i])) {
             r->unusable++;
             continue;
         }
@@ -196,7 +196,7 @@ static void check_batch(struct run *r, const struct dt_case *cases, unsigned n)
     memcpy(keep_a, a, n * sizeof *a);
     memcpy(keep_b, b, n * sizeof *b);
     for (unsigned i = 0; i < n; i++)
-        if (dt_usable(&keep_a[i]) && !dt_compare(&cases[i], &keep_a[i], &keep_b[i], NULL)) {
+        if (dt_usable(&cases[i], &keep_a[i]) && !dt_compare(&cases[i], &keep_a[i], &keep_b[i], NULL)) {
             r->mismatches++;
             report_mismatch(r, &cases[i], &keep_a[i], &keep_b[i]);
             if (r->mismatches >= r->o.max_mismatches)

@@ -108,8 +108,31 @@ Test(xl_decode, undefined_opcodes_are_fetched_with_their_modrm)
     cr_expect_eq(cut(BYTES(0x0f, 0x38, 0x0c, 0xc0)), XL_OK);
     cr_expect_eq(env_class(0), XL_UD);
     cr_expect_eq(cut(BYTES(0x62, 0xf2, 0x7d, 0x48, 0xef, 0x80)), XL_NEED_NEXT); /* a disp32 follows */
-    cr_expect_eq(cut(BYTES(0x0f, 0x04)), XL_OK);                                /* in the two-byte map it does not */
+    cr_expect_eq(cut(BYTES(0x0f, 0x04)), XL_OK); /* in the two-byte map not everything has one */
     cr_expect_eq(env_class(0), XL_UD);
+    cr_expect_eq(cut(BYTES(0x66, 0x0f, 0x20, 0x75)),
+                 XL_OK); /* ModRM.mod means nothing to MOV from CR6, which there is not */
+    cr_expect_eq(env_class(0), XL_UD);
+}
+
+Test(xl_decode, undefined_opcodes_are_fetched_with_their_immediates)
+{
+    cr_expect_eq(cut(BYTES(0xc7, 0xd1, 0, 0, 0)), XL_NEED_NEXT); /* group 11, ModRM.reg = 2 */
+    cr_expect_eq(cut(BYTES(0xc7, 0xd1, 0, 0, 0, 0)), XL_OK);
+    cr_expect_eq(cut(BYTES(0x66, 0xc7, 0xd1, 0, 0)), XL_OK);
+    cr_expect_eq(cut(BYTES(0x41, 0x2e, 0x0f, 0x3b, 0xb9, 0x91, 0, 0, 0, 0)), XL_NEED_NEXT); /* a byte, as in map 0F3A */
+    cr_expect_eq(cut(BYTES(0x41, 0x2e, 0x0f, 0x3b, 0x01, 0xc1, 0)), XL_OK);
+    cr_expect_eq(cut(BYTES(0xc5, 0xf8, 0x80, 0, 0, 0)), XL_NEED_NEXT); /* JO without VEX */
+    cr_expect_eq(cut(BYTES(0xc5, 0xf8, 0x80, 0, 0, 0, 0)), XL_OK);
+}
+
+Test(xl_decode, reserved_maps_are_undefined_before_their_opcode_is_fetched)
+{
+    cr_expect_eq(cut(BYTES(0xc4, 0xe4)), XL_OK);
+    cr_expect_eq(env_class(0), XL_UD);
+    cr_expect_eq(cut(BYTES(0x62, 0xf0)), XL_OK);
+    cr_expect_eq(env_class(0), XL_UD);
+    cr_expect_eq(cut(BYTES(0xc4, 0xe5, 0x78)), XL_NEED_NEXT);
 }
 
 Test(xl_decode, sixteen_bytes_are_too_long)
