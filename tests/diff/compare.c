@@ -11,6 +11,7 @@ static const uint8_t masks[ZYDIS_MNEMONIC_MAX_VALUE + 1] = {
 #undef MASK
 };
 #define ENV_SPAN 18u
+#define PF_USER 4u /* bit of the error code */
 #define FLAGS_ARITH 0x8d5u
 #define VECTORS_WITH_ERROR (1u << 8 | 1u << 10 | 1u << 11 | 1u << 12 | 1u << 13 | 1u << 14 | 1u << 17 | 1u << 21)
 #define VECTORS_OF_ACCESS (1u << 12 | 1u << 13 | 1u << 14)
@@ -72,7 +73,7 @@ bool dt_usable(const struct dt_case *c, const struct dt_result *r)
 {
     ZydisDecodedInstruction insn;
     return r->vector != DT_VEC_TIMEOUT && r->vector != DT_VEC_SYSCALL &&
-           !(decode_at(c, r, &insn) && cat_excluded(insn.mnemonic));
+           !(decode_at(c, r, &insn) && cat_excluded(insn.mnemonic)) && !(c->ring0 && dt_stopped_at(c, r) < 0);
 }
 
 static bool is_transfer(const ZydisDecodedInstruction *insn)
@@ -152,10 +153,10 @@ static void field(struct cmp *k, const char *name, uint64_t a, uint64_t b)
 }
 
 /* Linux reports faults above what a process may have as protection violations, whatever was mapped there; so do we. */
-static uint32_t error_code(const struct dt_result *r)
+static uint32_t error_code(const struct dt_case *c, const struct dt_result *r)
 {
-    if (r->vector == 14 && r->cr2 >= 0x7ffffffff000ull)
-        return r->error | 1;
+    if (r->vector == 14)
+        return r->error | (r->cr2 >= 0x7ffffffff000ull) | (c->ring0 ? PF_USER : 0);
     return r->vector < 32 && (VECTORS_WITH_ERROR >> r->vector & 1) ? r->error : 0;
 }
 
@@ -320,7 +321,7 @@ bool dt_compare(const struct dt_case *c, const struct dt_result *a, const struct
         field(&k, "vector", a->vector, b->vector);
     if (a->vector != DT_VEC_DIED && b->vector != DT_VEC_DIED) {
         bool order = (at.mask & ORDER) && a->vector == 14;
-        field(&k, "error", error_code(a) | (order ? 1 : 0), error_code(b) | (order ? 1 : 0));
+        field(&k, "error", error_code(c, a) | (order ? 1 : 0), error_code(c, b) | (order ? 1 : 0));
         if ((a->vector == 14 || b->vector == 14) && !order)
             field(&k, "cr2", a->cr2, b->cr2);
         compare_regs(&k, c, a, b);

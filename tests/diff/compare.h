@@ -8,7 +8,7 @@
 /* True if equal. With a stream, prints one line for each difference. */
 bool dt_compare(const struct dt_case *c, const struct dt_result *a, const struct dt_result *b, FILE *out);
 /* Does the case say anything? Not if it ran into the host kernel, or by a stray jump into an instruction that is left out
- * (exclude.def), or did not end. */
+ * (exclude.def; at CPL 0 any may be), or did not end. */
 bool dt_usable(const struct dt_case *c, const struct dt_result *r);
 /* Does the instruction store x87 pointers, which are not compared? Nothing may be made of them either. */
 bool dt_stores_pointers(unsigned mnemonic);

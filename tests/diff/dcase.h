@@ -7,6 +7,7 @@
  */
 #ifndef TESTS_DIFF_DCASE_H
 #define TESTS_DIFF_DCASE_H
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -63,6 +64,8 @@ struct dt_insn {
 struct dt_case {
     uint64_t number;
     uint8_t mode, n_insns, n_patches;
+    bool
+        ring0; /* in the VM at CPL 0, through the kernel window; only of instructions to which that makes no difference */
     uint16_t code_off, code_len; /* code[] goes to DT_CODE_BASE + code_off, cut at the end of the code pages */
     uint32_t undef_end;
     struct dt_insn insn[DT_MAX_INSNS];
@@ -132,6 +135,7 @@ struct dt_backend {
 struct dt_vm_config {
     uint64_t tc_bytes, seed;
     unsigned max_insns, evict_random, force_exit, no_chain;
+    bool ring0;
 };
 /* golden: DT_DATA_BYTES, the data window's contents before each case's patches. 0, or -1 with a line on stderr. */
 int dt_native_open(struct dt_backend *b, const uint8_t *golden);

@@ -41,12 +41,62 @@ static bool reads_memory(const struct cat_insn *in)
     return false;
 }
 
+static bool names_segment(const struct cat_insn *in)
+{
+    for (unsigned i = 0; i < in->d.operand_count_visible; i++)
+        if (in->op[i].type == ZYDIS_OPERAND_TYPE_REGISTER &&
+            ZydisRegisterGetClass(in->op[i].reg.value) == ZYDIS_REGCLASS_SEGMENT)
+            return true;
+    return false;
+}
+
+/* Does the instruction do at CPL 0 what it does at CPL 3? */
+static bool ignores_cpl(const struct cat_insn *in)
+{
+    const ZydisDecodedInstruction *d = &in->d;
+    if ((d->attributes & ZYDIS_ATTRIB_IS_PRIVILEGED) || d->meta.branch_type == ZYDIS_BRANCH_TYPE_FAR ||
+        names_segment(in))
+        return false;
+    switch (d->meta.category) {
+    case ZYDIS_CATEGORY_SYSTEM:
+    case ZYDIS_CATEGORY_SEGOP:
+    case ZYDIS_CATEGORY_INTERRUPT:
+    case ZYDIS_CATEGORY_IO:
+    case ZYDIS_CATEGORY_IOSTRINGOP:
+    case ZYDIS_CATEGORY_SYSCALL:
+    case ZYDIS_CATEGORY_SYSRET:
+    case ZYDIS_CATEGORY_VTX: return false;
+    default: break;
+    }
+    switch (d->mnemonic) {
+    case ZYDIS_MNEMONIC_CLI:
+    case ZYDIS_MNEMONIC_STI:
+    case ZYDIS_MNEMONIC_CLAC:
+    case ZYDIS_MNEMONIC_STAC:
+    case ZYDIS_MNEMONIC_POPF:
+    case ZYDIS_MNEMONIC_POPFD:
+    case ZYDIS_MNEMONIC_POPFQ:
+    case ZYDIS_MNEMONIC_IRET:
+    case ZYDIS_MNEMONIC_IRETD:
+    case ZYDIS_MNEMONIC_IRETQ:
+    case ZYDIS_MNEMONIC_XSETBV:
+    case ZYDIS_MNEMONIC_ARPL:
+    case ZYDIS_MNEMONIC_LAR:
+    case ZYDIS_MNEMONIC_LSL:
+    case ZYDIS_MNEMONIC_VERR:
+    case ZYDIS_MNEMONIC_VERW:
+    case ZYDIS_MNEMONIC_MONITOR:
+    case ZYDIS_MNEMONIC_MWAIT: return false;
+    default: return true;
+    }
+}
+
 static uint32_t tested(const ZydisDecodedInstruction *d) { return d->cpu_flags ? d->cpu_flags->tested & GEN_ARITH : 0; }
 
 static bool acceptable(struct gen *g, const struct cat_insn *in)
 {
     const ZydisDecodedInstruction *d = &in->d;
-    if (tested(d) & (g->undef | g->undef_sticky))
+    if ((tested(d) & (g->undef | g->undef_sticky)) || (g->c->ring0 && !ignores_cpl(in)))
         return false;
     if (d->mnemonic == ZYDIS_MNEMONIC_INT && d->raw.imm[0].value.u == 0x80)
         return false; /* enters the host kernel */
@@ -138,7 +188,7 @@ static void set_targets(struct gen *g)
         unsigned left = c->n_insns - f->insn, to = f->insn + 1 + dice_below(&g->r, left < 3 ? left : 3);
         unsigned here = c->insn[f->insn].off + c->insn[f->insn].len;
         int64_t rel = (to < c->n_insns ? c->insn[to].off : c->code_len) - (int64_t)here;
-        if (!dice_chance(&g->r, 3))
+        if (c->ring0 || !dice_chance(&g->r, 3))
             memcpy(c->code + f->off, &rel, f->size);
     }
 }
@@ -168,11 +218,14 @@ void gen_case(const struct catalog *cat, const struct gen_options *o, enum dt_mo
     memset(c, 0, offsetof(struct dt_case, fpu));
     c->number = number;
     c->mode = (uint8_t)mode;
+    c->ring0 = o->ring0;
     bool torn = o->pick < 0 && dice_chance(&g.r, 2) && gen_torn(&g);
     if (!torn)
         c->code_off = (uint16_t)code_place(&g);
     gen_segments(&g);
     gen_registers(&g);
+    if (c->ring0)
+        c->regs.rflags &= ~0x40000ull; /* #AC is CPL 3's */
     gen_fpu(&g);
     unsigned n = sequence_length(&g, o->max_insns);
     for (unsigned i = 0; i < n && !torn && !g.last; i++)

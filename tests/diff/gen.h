@@ -12,6 +12,7 @@ struct gen_options {
     uint64_t seed;
     int pick;           /* mnemonic of the first instruction, or -1 */
     unsigned max_insns; /* 1 .. DT_MAX_INSNS */
+    bool ring0;         /* cases for CPL 0 */
 };
 /* Contents of the data window before patches. */
 void gen_golden(uint64_t seed, uint8_t *golden);

@@ -135,7 +135,7 @@ static uint64_t code_lin(const struct gen *g, unsigned off) { return DT_CODE_BAS
 /* IP of a place not yet known: behind the instruction by a few bytes, which is often a later instruction. */
 static uint64_t later_ip(struct gen *g, const struct cat_insn *in, unsigned off, uint16_t cs)
 {
-    unsigned skip = dice_chance(&g->r, 75) ? 0 : dice_below(&g->r, 12);
+    unsigned skip = g->c->ring0 || dice_chance(&g->r, 75) ? 0 : dice_below(&g->r, 12);
     return code_lin(g, off) + in->d.length + skip - dt_sel_base(cs);
 }
 

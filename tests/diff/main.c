@@ -88,8 +88,9 @@ static void report_mismatch(struct run *r, const struct dt_case *c, const struct
                             const struct dt_result *b)
 {
     static const char *const mode[] = {"64", "32", "16"};
-    printf("MISMATCH: --mode %s --seed %llu --case %llu   (%s, %s)\n", mode[c->mode], (unsigned long long)r->o.gen.seed,
-           (unsigned long long)c->number, r->a.name, r->b.name);
+    printf("MISMATCH: --mode %s --seed %llu --case %llu%s   (%s, %s)\n", mode[c->mode],
+           (unsigned long long)r->o.gen.seed, (unsigned long long)c->number, c->ring0 ? " --world window" : "",
+           r->a.name, r->b.name);
     report_case(stdout, r->cat, c);
     dt_compare(c, a, b, stdout);
     struct dt_case s = shrink(r, c);
@@ -226,6 +227,7 @@ static const char usage[] =
     "usage: diff_test [options]\n"
     "  --mode 64|32|16    code of the cases (64)\n"
     "  --cases N          how many (10000)\n"
+    "  --world window     the VM runs the cases at CPL 0, which reaches memory through the kernel window\n"
     "  --forever          until SIGINT or SIGTERM\n"
     "  --seed S           a number, or \"time\" (1)\n"
     "  --case N           this one only, printed in full\n"
@@ -241,6 +243,7 @@ enum {
     O_MODE = 1,
     O_CASES,
     O_FOREVER,
+    O_WORLD,
     O_SEED,
     O_CASE,
     O_MNEMONIC,
@@ -259,6 +262,7 @@ static const struct option longs[] = {{"mode", 1, NULL, O_MODE},
                                       {"cases", 1, NULL, O_CASES},
                                       {"forever", 0, NULL, O_FOREVER},
                                       {"seed", 1, NULL, O_SEED},
+                                      {"world", 1, NULL, O_WORLD},
                                       {"case", 1, NULL, O_CASE},
                                       {"mnemonic", 1, NULL, O_MNEMONIC},
                                       {"length", 1, NULL, O_LENGTH},
@@ -289,6 +293,7 @@ static bool set_option(struct options *o, int opt, const char *arg)
     switch (opt) {
     case O_MODE: o->mode = v == 64 ? DT_64 : v == 32 ? DT_32 : DT_16; return v == 64 || v == 32 || v == 16;
     case O_CASES: o->cases = v; return number;
+    case O_WORLD: o->gen.ring0 = o->vm.ring0 = !strcmp(arg, "window"); return o->vm.ring0 || !strcmp(arg, "user");
     case O_FOREVER: o->forever = true; return true;
     case O_SEED:
         o->gen.seed = number ? v : (uint64_t)time(NULL), o->seed_given = true;

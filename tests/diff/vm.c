@@ -41,6 +41,7 @@ struct vmback {
     uint8_t *ram;
     uint64_t next_table;
     const uint8_t *golden;
+    bool ring0;
     const struct dt_case *cases;
     unsigned n;
     size_t fpu_bytes;
@@ -76,7 +77,7 @@ static void build_tables(struct vmback *b)
     for (const struct dt_map *m = dt_maps(); m->count; m++)
         for (uint64_t i = 0; i < m->count; i++)
             map_page(b, m->lin + i * PAGE_SIZE, GPA_BACKING + (m->page + i) * PAGE_SIZE,
-                     PTE_U | (m->kind == 'W' ? PTE_W : 0) | (m->kind == 'X' ? 0 : PTE_NX));
+                     (b->ring0 ? 0 : PTE_U) | (m->kind == 'W' ? PTE_W : 0) | (m->kind == 'X' ? 0 : PTE_NX));
 }
 
 static uint64_t flat_desc(unsigned type, unsigned dpl, unsigned l, unsigned db)
@@ -106,17 +107,18 @@ static void build_descriptors(struct vmback *b)
     put_system_desc(gdt, GDT_LDT, DT_LDT, SUPER + GPA_LDT, DT_LDT_COUNT * 8 - 1);
     for (unsigned i = 0; i < DT_LDT_COUNT; i++)
         ldt[i] = dt_ldt[i].limit ? dt_desc_bits(&dt_ldt[i]) : 0;
-    uint64_t *idt = (uint64_t *)(b->ram + GPA_IDT);
+    uint64_t *idt = (uint64_t *)(b->ram + GPA_IDT), ist = b->ring0;
     for (unsigned i = 0; i < 256; i++) {
         uint64_t to = SUPER + GPA_HANDLERS + i * 16, dpl = i == EXC_BP || i == EXC_OF ? 3 : 0;
-        idt[2 * i] = (to & 0xffff) | KERNEL_CS << 16 | (uint64_t)DT_INT << 40 | dpl << 45 | 1ull << 47 |
+        idt[2 * i] = (to & 0xffff) | KERNEL_CS << 16 | ist << 32 | (uint64_t)DT_INT << 40 | dpl << 45 | 1ull << 47 |
                      (to >> 16 & 0xffff) << 48;
         idt[2 * i + 1] = to >> 32;
         b->ram[GPA_HANDLERS + i * 16] = 0xf4; /* HLT */
     }
-    uint64_t rsp0 = STACK_TOP;
-    memcpy(b->ram + GPA_TSS + 4, &rsp0, 8);
-    uint16_t iomap = 104; /* beyond the limit: no port is allowed */
+    uint64_t top = STACK_TOP;
+    memcpy(b->ram + GPA_TSS + 4, &top, 8);  /* RSP0 */
+    memcpy(b->ram + GPA_TSS + 36, &top, 8); /* IST1: a case at CPL 0 keeps its stack */
+    uint16_t iomap = 104;                   /* beyond the limit: no port is allowed */
     memcpy(b->ram + GPA_TSS + 102, &iomap, 2);
 }
 
@@ -171,6 +173,16 @@ static void make_base_state(struct vmback *b)
     c->cr2 = 0;
 }
 
+static void to_ring0(struct cpu *c)
+{
+    static const unsigned seg[] = {S_CS, S_SS};
+    c->cpl = 0;
+    for (unsigned i = 0; i < 2; i++) {
+        c->seg[seg[i]].sel &= 0xfffc;
+        c->seg[seg[i]].attr &= ~SEG_DPL;
+    }
+}
+
 static int load(struct vmback *b, const struct dt_case *k)
 {
     struct cpu c = b->base;
@@ -183,6 +195,8 @@ static int load(struct vmback *b, const struct dt_case *k)
         c.seg[S_FS].base = k->regs.fsbase;
         c.seg[S_GS].base = k->regs.gsbase;
     }
+    if (k->ring0)
+        to_ring0(&c);
     cpu_update_key(&c);
     uint8_t *data = b->ram + GPA_BACKING;
     memcpy(data, b->golden, DT_DATA_BYTES);
@@ -226,9 +240,15 @@ static void record(struct vmback *b, const struct dt_case *k, struct dt_result *
     r->regs.sel[DT_ES] = c.seg[S_ES].sel;
     r->regs.fsbase = c.seg[S_FS].base;
     r->regs.gsbase = c.seg[S_GS].base;
-    if (!read_frame(b, &c, r)) {
-        fprintf(stderr, "diff: case %llu: HLT at %#llx, cpl %u\n", (unsigned long long)k->number,
-                (unsigned long long)c.rip, c.cpl);
+    bool ended = read_frame(b, &c, r);
+    if (k->ring0) { /* as on the CPU */
+        r->regs.sel[DT_CS] |= 3;
+        r->regs.sel[DT_SS] |= 3;
+    }
+    if (!ended) {
+        if (!k->ring0) /* there a stray jump may lead anywhere */
+            fprintf(stderr, "diff: case %llu: HLT at %#llx, cpl %u\n", (unsigned long long)k->number,
+                    (unsigned long long)c.rip, c.cpl);
         r->vector = DT_VEC_DIED;
     }
     if (vcpu_get_fpu(b->v, b->fpu, b->fpu_bytes))
@@ -275,8 +295,9 @@ static void run_case(struct vmback *b, const struct dt_case *k, struct dt_result
     } else if (why == VM_EXIT_KICK) {
         r->vector = DT_VEC_TIMEOUT; /* no mismatch if the CPU's run did not end either */
     } else {
-        fprintf(stderr, "diff: case %llu: exit %d (%s)\n", (unsigned long long)k->number, (int)why,
-                err ? "state refused" : vcpu_exit_info(b->v)->text);
+        if (!k->ring0)
+            fprintf(stderr, "diff: case %llu: exit %d (%s)\n", (unsigned long long)k->number, (int)why,
+                    err ? "state refused" : vcpu_exit_info(b->v)->text);
         r->vector = DT_VEC_DIED;
     }
     memset(b->ram + GPA_BACKING + DT_DATA_BYTES + k->code_off, 0xcc, k->code_len);
@@ -300,6 +321,11 @@ static const struct dt_result *vm_finish(void *self)
 static void vm_close(void *self)
 {
     struct vmback *b = self;
+    const struct stats *s = b->v->stats;
+    if (b->ring0)
+        printf("diff: window: %llu pages entered, %llu hidden and %llu true faults, %llu sites made soft\n",
+               (unsigned long long)s->window_maps, (unsigned long long)s->window_hidden,
+               (unsigned long long)s->window_true, (unsigned long long)s->window_softened);
     vm_destroy(b->vm);
     free(b->fpu);
     free(b);
@@ -324,6 +350,7 @@ static int setup(struct vmback *b, const struct dt_vm_config *cfg)
         return err;
     b->ram = gpmem_ptr(vm_memory(b->vm), 0);
     b->v = vm_vcpu(b->vm, 0);
+    b->ring0 = cfg->ring0;
     memset(b->ram + GPA_BACKING + DT_DATA_BYTES, 0xcc, DT_CODE_BYTES);
     build_tables(b);
     build_descriptors(b);
