@@ -50,11 +50,13 @@ static bool next_piece(const struct bounce *b, struct piece *p)
 
 static int piece_linear(struct vcpu *v, const struct bounce *b, unsigned at, unsigned n, uint64_t *lin)
 {
-    uint64_t addr = b->addr + at;
-    if (b->desc & XL_SITE_WRAP16)
-        addr &= 0xffff;
-    else if (!(b->desc & XL_SITE_64))
-        addr &= 0xffffffffu;
+    uint64_t addr = b->addr + at, base = 0;
+    unsigned seg = XL_SITE_SEG(b->desc);
+    bool long_mode = b->desc & XL_SITE_64, wraps = b->desc & XL_SITE_WRAP;
+    if (long_mode && !(b->desc & XL_SITE_OFFSET) && (seg == S_FS || seg == S_GS))
+        base = v->c.seg[seg].base;
+    if (!long_mode || wraps)
+        addr = base + ((addr - base) & (wraps && !long_mode ? 0xffff : 0xffffffffu));
     return site_linear(v, b->desc, addr, n, lin);
 }
 
@@ -125,7 +127,7 @@ static int bounce_masked(struct vcpu *v, const struct bounce *b)
     return 0;
 }
 
-/* The x87 environment: its first word's alignment, the page of its last byte, then word by word (seen on the CPU). The registers
+/* The x87 environment: its first word, then the page of its last byte, then word by word (seen on the CPU). The registers
  * in it are never misaligned, and when one word is, so is the first. */
 static int bounce_x87(struct vcpu *v, const struct bounce *b)
 {
@@ -134,6 +136,7 @@ static int bounce_x87(struct vcpu *v, const struct bounce *b)
     int err = piece_linear(v, b, 0, word, &lin);
     err = err ? err : mem_check_align(v, lin, word, b->how);
     if (!is_x87_register(b)) {
+        err = err ? err : mem_probe(v, lin, word, piece_how(b));
         err = err ? err : piece_linear(v, b, b->size - 1, 1, &lin);
         err = err ? err : mem_probe(v, lin, 1, piece_how(b));
     }

@@ -63,7 +63,7 @@ struct xl_layout {
 #define XL_SITE_MMX 0x10000000u       /* a store of an MMX register */
 #define XL_SITE_UNALIGNED 0x20000000u /* never #AC */
 #define XL_SITE_X87ENV 0x40000000u /* x87 environment or registers, accessed word by word: aligned as its words are */
-#define XL_SITE_WRAP16 0x80000000u /* ... and, under 16-bit addresses, each piece of it wraps at 64 KiB by itself */
+#define XL_SITE_WRAP 0x80000000u   /* ... and each of them wraps by itself: at 64 KiB, in 64-bit code at 4 GiB */
 /* Description of a mask: element i of the operand, of 1 << SHIFT bytes, is accessed if one of the mask's first BITS bits whose
  * number is i modulo ELEMENTS is set; PACKED: the first elements are, as many as bits are set. */
 enum { XL_MASK_NONE, XL_MASK_K, XL_MASK_PACKED, XL_MASK_SIGNS /* of a vector register's elements */ };

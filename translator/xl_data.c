@@ -62,6 +62,12 @@ static bool names_mmx(const struct xl_insn *n)
     return false;
 }
 
+/* Do addresses end before the segment may? */
+static bool short_address(const struct xl_insn *n)
+{
+    return n->i.address_width == 16 || (n->i.machine_mode == ZYDIS_MACHINE_MODE_LONG_64 && n->i.address_width == 32);
+}
+
 static unsigned site_flags(const struct xl_insn *n, unsigned size)
 {
     unsigned flags = xl_align_flag(n, size);
@@ -71,8 +77,8 @@ static unsigned site_flags(const struct xl_insn *n, unsigned size)
         flags |= n->how == XL_READ ? XL_SITE_X87 : XL_SITE_X87 | XL_SITE_MMX;
     if (n->i.meta.category == ZYDIS_CATEGORY_X87_ALU && xl_x87_waits(n))
         flags |= n->how == XL_READ ? XL_SITE_X87 : XL_SITE_X87 | XL_SITE_LATE;
-    if (size == 10 && n->i.address_width == 16)
-        flags |= XL_SITE_X87ENV | XL_SITE_WRAP16;
+    if (size == 10 && short_address(n))
+        flags |= XL_SITE_X87ENV | XL_SITE_WRAP;
     switch (n->i.mnemonic) {
     case ZYDIS_MNEMONIC_VCVTPH2PS: return flags | XL_SITE_UNALIGNED; /* seen on the CPU; the manual says otherwise */
     case ZYDIS_MNEMONIC_VCVTPS2PH: /* converts, and sets MXCSR, before it looks at the destination */
@@ -80,7 +86,7 @@ static unsigned site_flags(const struct xl_insn *n, unsigned size)
     case ZYDIS_MNEMONIC_FLDENV:
     case ZYDIS_MNEMONIC_FNSTENV:
     case ZYDIS_MNEMONIC_FRSTOR:
-    case ZYDIS_MNEMONIC_FNSAVE: return flags | XL_SITE_X87ENV | (n->i.address_width == 16 ? XL_SITE_WRAP16 : 0);
+    case ZYDIS_MNEMONIC_FNSAVE: return flags | XL_SITE_X87ENV | (short_address(n) ? XL_SITE_WRAP : 0);
     case ZYDIS_MNEMONIC_CLFLUSH:
     case ZYDIS_MNEMONIC_CLFLUSHOPT:
     case ZYDIS_MNEMONIC_CLWB: return flags | XL_SITE_FLUSH;
