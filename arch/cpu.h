@@ -80,6 +80,10 @@ struct cpu {
 #define CPU_KEY_LOW                                                                                                    \
     0x80000u /* 64-bit code at CPL 0 in the lower half (early boot): its window is another one; from rip, not state */
 
+/* User code in a page that must not run directly while what is around it does: such blocks are linked with their like only, so control
+ * comes back to the run loop where the page is left. From the run loop, not state. */
+#define CPU_KEY_APART 0x100000u
+
 /* The key that a block at c->rip has in normal running. */
 static inline uint32_t cpu_block_mode(uint32_t key, uint64_t rip)
 {

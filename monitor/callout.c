@@ -32,7 +32,7 @@ static bool account(struct vcpu *v, uint32_t old_key)
         }
     }
     if (v->c.cpl == 3) {
-        if (direct_wanted(v))
+        if (direct_wanted(v) || direct_careful(v))
             return false;
         p->user_since = __builtin_ia32_rdtsc();
     }

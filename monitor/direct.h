@@ -22,10 +22,13 @@ enum direct_result {
     DIRECT_GO_ON,   /* state is up to date; the run loop goes on */
     DIRECT_STEP,    /* carry out one instruction at rip with translated code, then come back */
     DIRECT_FAULT,   /* v->fault */
+    DIRECT_TRAP,    /* a single step: TF was set by the code itself */
     DIRECT_SYSCALL, /* carry out SYSCALL, SYSENTER or INT 80h at rip: v->op is filled */
 };
 /* May the current state run directly, and is its space promoted? nofpu. */
 bool direct_wanted(struct vcpu *v);
+/* Is rip in a page of a promoted space that must not run directly, but what comes behind it may? nofpu. */
+bool direct_careful(struct vcpu *v);
 enum direct_result direct_run(struct vcpu *v);
 /* Translated user code ran for this many TSC ticks and then entered the kernel. nofpu. */
 void direct_account(struct vcpu *v, uint64_t ticks);

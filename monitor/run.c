@@ -388,10 +388,10 @@ static enum step events(struct vcpu *v)
     return deliver_interrupt(v, vector);
 }
 
-static enum step block_step(struct vcpu *v)
+static enum step block_step(struct vcpu *v, uint32_t apart)
 {
     int err;
-    int code = run_block(v, v->c.key, &err);
+    int code = run_block(v, v->c.key | apart, &err);
     return code < 0 ? error_step(v, err) : after_tc(v, code);
 }
 
@@ -421,11 +421,12 @@ static enum step user_step(struct vcpu *v)
         case DIRECT_GO_ON: return STEP_GO_ON;
         case DIRECT_STEP: return single_step(v);
         case DIRECT_FAULT: return raise_fault(v);
+        case DIRECT_TRAP: return debug_trap(v, 1u << 14);
         case DIRECT_SYSCALL: return direct_syscall(v);
         }
     }
     p->user_since = __builtin_ia32_rdtsc();
-    return block_step(v);
+    return block_step(v, direct_careful(v) ? CPU_KEY_APART : 0);
 }
 
 /* With user worlds there is an account of how user code spends its time. The TC may be entered on one side of a system call and left
@@ -433,7 +434,7 @@ static enum step user_step(struct vcpu *v)
 static enum step counted_step(struct vcpu *v)
 {
     struct vcpu_priv *p = v->priv;
-    enum step s = v->c.cpl == 3 ? user_step(v) : block_step(v);
+    enum step s = v->c.cpl == 3 ? user_step(v) : block_step(v, 0);
     user_clock_stop(v);
     if (v->c.cpl != 3 && p->user_ticks) {
         direct_account(v, p->user_ticks);
@@ -458,7 +459,7 @@ static enum step step(struct vcpu *v)
         return single_step(v);
     /* RF lasts one instruction (SDM 3B 17.3.1.1). Without breakpoints only an interrupt in front of that one could show it. */
     v->c.eflags_sys &= ~EFLAGS_RF;
-    return p->direct ? counted_step(v) : block_step(v);
+    return p->direct ? counted_step(v) : block_step(v, 0);
 }
 
 enum vm_exit_reason vcpu_run(struct vcpu *v)

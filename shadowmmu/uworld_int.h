@@ -177,6 +177,7 @@ struct uworld {
     uint32_t ldt_base[UW_LDT_ENTRIES];
 };
 
+#define UW_COMPONENTS 20u /* XSAVE components that have a place in the standard format */
 struct uw_pool {
     struct uw_config cfg;
     int ctl_fd;
@@ -197,6 +198,7 @@ struct uw_pool {
     uint8_t *fresh;      /* a signal frame of a thread that has done nothing yet */
     uint64_t xfeatures;
     uint32_t xstate_bytes, mxcsr_mask;
+    uint32_t xoffset[UW_COMPONENTS], xsize[UW_COMPONENTS]; /* CPUID leaf 0DH; 0, 0: not there */
     struct uw_counts counts;
     struct uworld world[];
 };

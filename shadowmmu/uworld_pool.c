@@ -4,6 +4,7 @@
 #include "arch/x86_arch.h"
 #include "base/err.h"
 #include <asm/prctl.h>
+#include <cpuid.h>
 #include <errno.h>
 #include <sched.h>
 #include <stdio.h>
@@ -178,6 +179,18 @@ static void clean_image(uint8_t *image, size_t bytes)
         memset(image + 512, 0, bytes - 512); /* no component in use (XSTATE_BV) */
 }
 
+static void learn_components(struct uw_pool *p)
+{
+    uint32_t a, b, c, d;
+    for (unsigned i = 2; i < UW_COMPONENTS; i++) {
+        if (!(p->xfeatures >> i & 1))
+            continue;
+        __cpuid_count(0xd, i, a, b, c, d);
+        p->xoffset[i] = b;
+        p->xsize[i] = a;
+    }
+}
+
 /* The first signal frame shows where this host's kernel puts frames and what is in them. */
 static int learn_frame(struct uw_pool *p, struct uworld *w)
 {
@@ -201,6 +214,7 @@ static int learn_frame(struct uw_pool *p, struct uworld *w)
         p->xfeatures = XCR0_X87 | XCR0_SSE;
         p->xstate_bytes = 512;
     }
+    learn_components(p);
     memcpy(&p->mxcsr_mask, image + MXCSR_MASK_OFFSET, 4);
     if (!p->mxcsr_mask)
         p->mxcsr_mask = MXCSR_MASK_DEFAULT;

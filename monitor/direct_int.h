@@ -1,0 +1,75 @@
+/* monitor/direct_int.h - private to direct.c (spaces, tiers, turns), direct_map.c (what a world has mapped), direct_seg.c (selectors).
+ *
+ * DIR-1  A page is writable in a world only if the guest's entry is writable and dirty and the frame is not traced.
+ * DIR-2  In a space that has run 32-bit code (`narrow`) a page is executable in the world only after selscan has found nothing
+ *        in it, and never writable at the same time. Pages in which it did (PAGE_CAREFUL) run translated.
+ */
+#ifndef MONITOR_DIRECT_INT_H
+#define MONITOR_DIRECT_INT_H
+#include "monitor/vm_int.h"
+#include "shadowmmu/ptwalk.h"
+#include "shadowmmu/uworld.h"
+
+#define SPACE_BITS 10
+#define SPACES (1u << SPACE_BITS)
+#define CHUNK_PAGES 512u
+#define CHUNK_SHIFT 21
+#define CHUNK_HASH 64u
+#define APART_SLOTS 64u
+
+/* 2 MiB of a world: the entries as they were when their pages were mapped. */
+struct chunk {
+    uint64_t lin;
+    uint64_t table; /* guest physical address of the page table, or ~0 for a piece of a large page */
+    struct chunk *next;
+    unsigned pages;
+    uint64_t pte[CHUNK_PAGES]; /* 0 = not mapped; for a large page its entry */
+    uint8_t prot[CHUNK_PAGES]; /* UW_R, UW_W, UW_X and: */
+};
+#define PAGE_CAREFUL 0x80u /* has instructions on selectors (or keeps company with such a page): runs translated */
+#define PAGE_FLIP 0x10u    /* times this: how often it was written to after it had been executable ... */
+#define PAGE_FLIPS 0x70u   /* ... in these bits; a page that does it too often runs translated too */
+
+struct space {
+    uint64_t cr3;
+    struct uworld *world;
+    struct chunk *chunk[CHUNK_HASH];
+    bool stale;   /* CR3 was loaded since it ran */
+    bool refused; /* something in it cannot run directly */
+    bool direct;  /* promoted */
+    bool narrow;  /* has run 32-bit code: DIR-2 */
+    uint64_t user_ticks, burst_ticks, world_ns, turn_ns;
+    unsigned bursts, penalty;
+    uint8_t apart[APART_SLOTS]; /* short turns in a row that began in a page and ended at one that runs translated */
+    uint64_t used;              /* for choosing a victim */
+    uint64_t fault_lin;         /* last address that was the guest's own fault: likely to be there now; ~0 = none */
+};
+struct direct {
+    enum vm_user_mode mode;
+    struct uw_pool *pool;
+    struct uworld *running; /* for the kick */
+    uint64_t clock;
+    struct space space[SPACES];
+};
+
+/* -- direct_map.c -- */
+void direct_forget(struct space *s); /* the world is empty or gone */
+void direct_unmap_all(struct space *s);
+void direct_sync(struct vcpu *v, struct space *s);
+/* The page that the guest kernel was last asked for, and for 32-bit code the stack's: SYSENTER needs it. */
+void direct_map_expected(struct vcpu *v, struct space *s);
+enum direct_result direct_page_fault(struct vcpu *v, struct space *s, uint64_t lin, uint32_t error);
+/* Does rip lie in a PAGE_CAREFUL page? nofpu. */
+bool direct_is_careful(const struct space *s, uint64_t rip);
+
+/* A turn that began at rip ended at a page that runs translated, after ns. */
+void direct_note_apart(struct space *s, uint64_t rip, uint64_t ns);
+
+/* -- direct_seg.c -- */
+/* Can a world have the segments as they are? nofpu. */
+bool direct_segments_allowed(const struct vcpu *v);
+int direct_segments_in(struct vcpu *v, struct space *s, struct uw_state *u);
+/* What came back against what was given. A selector that changed was loaded unseen: the guest's descriptor of that number is
+ * loaded now. 0, or SYS_FAULT with v->fault. */
+int direct_segments_out(struct vcpu *v, struct space *s, const struct uw_state *given, const struct uw_state *u);
+#endif
