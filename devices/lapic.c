@@ -91,6 +91,7 @@ static void end_of_interrupt(struct lapic *l)
     int v = highest(l->s.isr);
     if (v < 0)
         return;
+    l->eois++;
     clear_bit(l->s.isr, (unsigned)v);
     lapic_timer_eoi(l, (uint8_t)v);
     if (test_bit(l->s.tmr, (unsigned)v)) {
@@ -119,10 +120,12 @@ void lapic_sync_pv_eoi(struct lapic *l)
         l->s.pv_eoi_msr = 0; /* RAM does not go away; the guest named a page that never was */
         return;
     }
-    if (flag & 1) /* not done yet: from now on the guest has to write EOI */
+    if (flag & 1) { /* not done yet: from now on the guest has to write EOI */
         gmem_write(&l->cfg.mem, pv_eoi_gpa(l), &zero, 1);
-    else
-        end_of_interrupt(l);
+        return;
+    }
+    l->pv_eois++;
+    end_of_interrupt(l);
 }
 
 static void offer_pv_eoi(struct lapic *l, unsigned vector)

@@ -23,6 +23,7 @@
 #include "devices/vtime.h"
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 
 struct bus;
 struct guest_tsc;
@@ -89,6 +90,7 @@ struct lapic {
         bool extint_message; /* an IOAPIC pin in ExtINT mode asked for an INTA cycle */
         bool pv_eoi_pending;
     } s;
+    uint64_t eois, pv_eois; /* for lapic_dump: interrupts that the guest has ended; of which by its word */
 };
 extern const struct dev_ops lapic_dev_ops;
 
@@ -120,5 +122,7 @@ void lapic_mmio_write(struct lapic *l, uint32_t offset, uint32_t val);
 void lapic_init_reset(struct lapic *l);
 /* The guest TSC's offset, or the virtual clock, was changed. */
 void lapic_time_changed(struct lapic *l);
+/* For people. */
+void lapic_dump(const struct lapic *l, FILE *f);
 static inline uint32_t lapic_id(const struct lapic *l) { return l->cfg.id; }
 #endif

@@ -118,8 +118,10 @@ static void show_file(struct hmp *h, void (*dump)(struct hmp *h, FILE *f))
 }
 
 static void dump_pic(struct hmp *h, FILE *f) { pic_dump(&machine_board(h->m)->pic, f); }
+static void dump_lapic(struct hmp *h, FILE *f) { lapic_dump(&machine_board(h->m)->lapic, f); }
 static void dump_board(struct hmp *h, FILE *f) { board_pc_dump(machine_board(h->m), f); }
 static void info_pic(struct hmp *h, const char *arg) { show_file(h, dump_pic); }
+static void info_lapic(struct hmp *h, const char *arg) { show_file(h, dump_lapic); }
 static void info_mtree(struct hmp *h, const char *arg) { show_file(h, dump_board); }
 
 /* ---- commands ---- */
@@ -129,6 +131,7 @@ struct command {
     void (*fn)(struct hmp *h, const char *arg);
 };
 static const struct command infos[] = {
+    {"lapic", "the local interrupt controller and its timer", info_lapic},
     {"mtree", "the machine's parts, and who decodes which ports and addresses", info_mtree},
     {"pic", "the 8259 interrupt controllers", info_pic},
     {"registers", "the CPU's registers", info_registers},

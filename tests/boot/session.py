@@ -167,9 +167,7 @@ class Serial(Case):
                 time.sleep(0.05)
 
 
-class Terminal(Case):
-    """-nographic on a terminal, as ./demo uses it."""
-
+class OnTerminal(Case):
     def session(self, *args, program=None):
         master, slave = pty.openpty()
         self.addCleanup(os.close, master)
@@ -186,6 +184,10 @@ class Terminal(Case):
     def ends(self, status):
         self.assertEqual(self.p.wait(BOOT_SECONDS), status)
         self.assertEqual(termios.tcgetattr(self.slave), self.before)
+
+
+class Terminal(OnTerminal):
+    """-nographic on a terminal, as ./demo uses it."""
 
     def test_shell_with_job_control(self):
         self.session()
@@ -242,6 +244,33 @@ class Terminal(Case):
         self.type(b"h")
         self.read_until(self.master, b"HELP : ")
         self.type(b"\x01x")
+        self.ends(0)
+
+
+class Kvm(OnTerminal):
+    """What KVM's CPUID leaves promise, as Linux uses it."""
+
+    def stolen(self):
+        self.type(b"set -- $(grep '^cpu ' /proc/stat); echo st''olen=$9.\r")
+        self.read_until(self.master, b"stolen=")
+        return int(self.read_until(self.master, b".")[:-1])
+
+    def test_linux_ends_interrupts_through_memory_and_counts_stolen_time(self):
+        self.session()
+        before = self.stolen()
+        busy = [subprocess.Popen(["sh", "-c", "while :; do :; done"]) for _ in range(2 * os.cpu_count())]
+        try:
+            self.type(b"i=0; while [ $i -lt 60 ]; do i=$((i+1)); sleep 0.02; echo $i | md5sum >/dev/null; done; echo done $((3*4))\r")
+            self.read_until(self.master, b"done 12", 120)
+        finally:
+            for p in busy:
+                p.kill()
+                p.wait()
+        self.assertGreater(self.stolen(), before)
+        self.type(b"\x01cinfo lapic\r")
+        said = self.read_until(self.master, b"by PV EOI (on)")
+        self.assertGreater(int(re.search(rb"(\d+) of them by PV EOI", said)[1]), 20)
+        self.type(b"\x01cexit\r")
         self.ends(0)
 
 
