@@ -237,6 +237,20 @@ class Terminal(OnTerminal):
         self.type(b"\x01x")
         self.ends(0)
 
+    def test_demo_ends_on_a_signal(self):
+        self.session(program=[os.path.join(HERE, "..", "..", "demo"), "--arch", ARCH])
+        self.p.terminate()
+        self.ends(0)
+
+    def test_demo_that_runs_a_command_ends_on_a_signal_and_leaves_no_process(self):
+        p = self.start([os.path.join(HERE, "..", "..", "demo"), "--arch", ARCH, "--exec", "echo up; sleep 1000"], stdin=subprocess.DEVNULL,
+                       stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True)
+        self.read_until(p.stdout.fileno(), b"up\n", 300)
+        p.terminate()
+        self.assertEqual(p.wait(10), 128 + signal.SIGTERM)
+        with self.assertRaises(ProcessLookupError):
+            os.killpg(p.pid, 0)
+
     def test_break_key_is_sysrq(self):
         self.session("-append", "console=ttyS0 sysrq_always_enabled")
         self.type(b"\x01b")
