@@ -156,12 +156,12 @@ static int add_host_file(struct fwcfg *f, const char *name, const char *path, ch
     uint8_t *data = NULL;
     int e = -RD_E_IO;
     if (!in || fstat(fileno(in), &st) || !S_ISREG(st.st_mode)) {
-        snprintf(err, err_len, "-fw_cfg: cannot read file '%s'", path);
+        snprintf(err, err_len, "cannot read file '%s'", path);
     } else if (st.st_size > (off_t)OPTION_FILE_MAX) {
-        snprintf(err, err_len, "-fw_cfg: file '%s' is larger than 64 MiB", path);
+        snprintf(err, err_len, "file '%s' is larger than 64 MiB", path);
     } else if (!(data = malloc((size_t)st.st_size + 1)) ||
                fread(data, 1, (size_t)st.st_size, in) != (size_t)st.st_size) {
-        snprintf(err, err_len, "-fw_cfg: cannot read file '%s'", path);
+        snprintf(err, err_len, "cannot read file '%s'", path);
     } else {
         e = fwcfg_add_file(f, name, data, (size_t)st.st_size);
     }
@@ -180,7 +180,7 @@ int fwcfg_add_option(struct fwcfg *f, const char *arg, char *err, size_t err_len
     size_t n = value && value > arg ? (size_t)(value - arg) : 0;
     *err = 0;
     if (n == 0 || n >= FWCFG_NAME_MAX) {
-        snprintf(err, err_len, "-fw_cfg: a name of 1 to %d characters and file= or string= is needed",
+        snprintf(err, err_len, "a name of 1 to %d characters and file= or string= is needed",
                  FWCFG_NAME_MAX - 1);
         return -RD_E_INVAL;
     }
@@ -193,9 +193,9 @@ int fwcfg_add_option(struct fwcfg *f, const char *arg, char *err, size_t err_len
     else if (!strncmp(value, "file=", 5))
         e = add_host_file(f, name, value + 5, err, err_len);
     else
-        snprintf(err, err_len, "-fw_cfg: '%s' is neither file= nor string=", value);
+        snprintf(err, err_len, "'%s' is neither file= nor string=", value);
     if (e && !*err)
-        snprintf(err, err_len, "-fw_cfg: cannot add '%s': %s", name, err_text(e));
+        snprintf(err, err_len, "cannot add '%s': %s", name, err_text(e));
     return e;
 }
 
