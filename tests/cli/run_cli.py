@@ -275,6 +275,16 @@ class Run(Case):
         with open(self.path("out"), "rb") as f:
             self.assertEqual(f.read(), b"ok\n")
 
+    def test_multiboot_modules_reach_the_guest(self):
+        out = b"\xe6\xe9"  # out 0xe9, al
+        three = (b"\xac" + out) * 3  # lodsb; out
+        code = (b"\x8b\x53\x18\x8b\x43\x14\x04\x30" + out +  # mov edx, [ebx + mods_addr]; mov eax, [ebx + mods_count]; add al, '0'
+                b"\x8b\x32" + three + b"\x8b\x72\x10" + three + b"\x8b\x72\x08" + three)  # both mod_start, the first one's string
+        self.file("m1", b"abc")
+        self.file("m2", b"xyz")
+        status, out, err = self.go(code + DEBUG_EXIT + SPIN, "-initrd", "m1 words,m2", "-debugcon", "stdio")
+        self.assertEqual((status, out, err), (43, "2abcxyzm1 ", ""))
+
     def test_stats_are_json_and_add_up(self):
         status, _, err = self.go(OUT_E9 + DEBUG_EXIT + SPIN, "-stats", self.path("stats"))
         self.assertEqual(status, 43, err)
