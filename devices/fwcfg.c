@@ -180,8 +180,7 @@ int fwcfg_add_option(struct fwcfg *f, const char *arg, char *err, size_t err_len
     size_t n = value && value > arg ? (size_t)(value - arg) : 0;
     *err = 0;
     if (n == 0 || n >= FWCFG_NAME_MAX) {
-        snprintf(err, err_len, "a name of 1 to %d characters and file= or string= is needed",
-                 FWCFG_NAME_MAX - 1);
+        snprintf(err, err_len, "a name of 1 to %d characters and file= or string= is needed", FWCFG_NAME_MAX - 1);
         return -RD_E_INVAL;
     }
     memcpy(name, arg, n);
