@@ -25,6 +25,11 @@ int stat_write_json(const struct stats *s, FILE *f, const char *(*kind_name)(uns
             fprintf(f, "%s\"%u\": %" PRIu64, sep, i, s->exception_vec[i]);
             sep = ", ";
         }
-    fprintf(f, "}\n}\n");
+    fprintf(f, "}");
+    if (s->acct.wall_ns) {
+        fprintf(f, ",\n");
+        acct_write_json(&s->acct, f, kind_name);
+    }
+    fprintf(f, "\n}\n");
     return ferror(f) ? -RD_E_IO : 0;
 }

@@ -1,6 +1,7 @@
 /* base/stat.h - counters, one struct per VM, written as JSON by -stats. Plain increments by the thread that owns the VM. */
 #ifndef BASE_STAT_H
 #define BASE_STAT_H
+#include "base/acct.h"
 #include <stdint.h>
 #include <stdio.h>
 struct stats {
@@ -9,6 +10,7 @@ struct stats {
 #undef STAT
     uint64_t callout_kind[160]; /* by SYS_OP_* */
     uint64_t exception_vec[32];
+    struct acct acct; /* where the time goes; written if it was started */
 };
 /* Writes {"name": count, ...}; kind_name may be NULL. Returns 0 or -RD_E_IO. */
 int stat_write_json(const struct stats *s, FILE *f, const char *(*kind_name)(unsigned));

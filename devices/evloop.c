@@ -223,7 +223,7 @@ static int64_t sleep_ns(const struct evloop *l, int64_t max_ns)
     return max_ns < 0 || ns < max_ns ? ns : max_ns;
 }
 
-void evloop_wait(struct evloop *l, int64_t max_ns)
+bool evloop_sleep(struct evloop *l, int64_t max_ns)
 {
     struct pollfd p = {.fd = l->ep, .events = POLLIN};
     atomic_store(&l->waiting, true);
@@ -231,8 +231,13 @@ void evloop_wait(struct evloop *l, int64_t max_ns)
     struct timespec ts = {ns / (int64_t)NS_PER_SEC, ns % (int64_t)NS_PER_SEC};
     int ready = ppoll(&p, 1, ns < 0 ? NULL : &ts, NULL);
     atomic_store(&l->waiting, false);
+    return ready > 0;
+}
+
+void evloop_serve(struct evloop *l, bool ready)
+{
     vtime_run_due(l);
-    if (ready > 0 || atomic_load(&l->fired))
+    if (ready || atomic_load(&l->fired))
         run_fds(l);
 }
 
@@ -244,6 +249,8 @@ bool evloop_await(struct evloop *l, int fd)
             return true; /* whoever reads will see why */
     return p[0].revents;
 }
+
+void evloop_wait(struct evloop *l, int64_t max_ns) { evloop_serve(l, evloop_sleep(l, max_ns)); }
 
 void evloop_wake(struct evloop *l)
 {

@@ -88,6 +88,9 @@ void evloop_run(struct evloop *l);
 /* Sleeps until a timer is due, a descriptor is ready, evloop_wake, a signal, or max_ns (< 0: no limit; 0: do not sleep);
  * then as evloop_run. The caller looks at its conditions again after each return. */
 void evloop_wait(struct evloop *l, int64_t max_ns);
+/* Its two halves, for who wants to know how long each takes: the second takes the first one's result. */
+bool evloop_sleep(struct evloop *l, int64_t max_ns);
+void evloop_serve(struct evloop *l, bool ready);
 /* For start-up, when nothing runs yet: sleeps until the descriptor is readable (true), or evloop_wake (false). */
 bool evloop_await(struct evloop *l, int fd);
 /* Makes the present or the next evloop_wait return, and kicks. Any thread; async-signal-safe. */

@@ -49,5 +49,8 @@ struct cc_block *vcpu_block(struct vcpu *v, uint32_t mode, int *err)
     if (b) /* same first page, other second page: make it again */
         cc_invalidate(v->priv->cc, k.phys, 1);
     fpu_leave(v); /* here: the callee may use vector registers from its first instruction */
-    return vcpu_make_block(v, &k, host, lin, err);
+    struct acct_span span = acct_begin(&v->stats->acct, ACCT_translate);
+    b = vcpu_make_block(v, &k, host, lin, err);
+    acct_end(&v->stats->acct, &span, ACCT_translate);
+    return b;
 }

@@ -194,7 +194,7 @@ static void open_mask(struct vcpu *v, struct bounce *b)
     b->whole = b->need == all && (!is_pure_write(b) || XL_MASK_BITS(mask) == 1);
 }
 
-int tc_site_pre(struct vcpu *v, uint64_t ret_pc)
+static int site_pre(struct vcpu *v, uint64_t ret_pc)
 {
     uint64_t desc = v->site, *s1 = site_reg(v, XL_SITE_S1(desc), desc);
     struct bounce *b = &v->priv->bounce;
@@ -261,7 +261,7 @@ static int stop_after(struct vcpu *v, uint64_t ret_pc, struct cc_block *b)
     return 0;
 }
 
-int tc_site_post(struct vcpu *v, uint64_t ret_pc)
+static int site_post(struct vcpu *v, uint64_t ret_pc)
 {
     struct bounce *b = &v->priv->bounce;
     if (!b->write || x87_did_not_store(v, b))
@@ -283,4 +283,20 @@ int tc_site_post(struct vcpu *v, uint64_t ret_pc)
         return stop_after(v, ret_pc, cc_find(v->priv->cc, ret_pc));
     fpu_enter(v);
     return 0;
+}
+
+int tc_site_pre(struct vcpu *v, uint64_t ret_pc)
+{
+    uint32_t before = acct_enter(&v->stats->acct, ACCT_site);
+    int code = site_pre(v, ret_pc);
+    acct_enter(&v->stats->acct, before);
+    return code;
+}
+
+int tc_site_post(struct vcpu *v, uint64_t ret_pc)
+{
+    uint32_t before = acct_enter(&v->stats->acct, ACCT_site);
+    int code = site_post(v, ret_pc);
+    acct_enter(&v->stats->acct, before);
+    return code;
 }

@@ -78,16 +78,13 @@ int tc_raise(struct vcpu *v, uint32_t old_key)
     if (!v->priv->stay)
         return TC_EXIT_FAULT;
     v->c.shadow = 0;
+    acct_enter(&v->stats->acct, ACCT_deliver);
     return exc_deliver(v, EXC_FAULT, &f) == SYS_EXIT ? TC_EXIT_OUT : tc_go_on(v, old_key);
 }
 
-int tc_callout(struct vcpu *v, uint64_t ret_pc)
+static int callout(struct vcpu *v, struct sys_op op)
 {
-    struct sys_op op;
     uint32_t old_key = v->c.key;
-    __builtin_memcpy(&op, &v->op, sizeof op);
-    v->stats->callouts++;
-    v->stats->callout_kind[op.op]++;
     switch (sys_exec(v, op)) {
     case SYS_NEXT: return after(v, op, old_key);
     case SYS_JUMP: return tc_go_on(v, old_key);
@@ -95,6 +92,18 @@ int tc_callout(struct vcpu *v, uint64_t ret_pc)
     case SYS_RESTART: return TC_EXIT_RESTART;
     default: return TC_EXIT_OUT;
     }
+}
+
+int tc_callout(struct vcpu *v, uint64_t ret_pc)
+{
+    struct sys_op op;
+    __builtin_memcpy(&op, &v->op, sizeof op);
+    v->stats->callouts++;
+    v->stats->callout_kind[op.op]++;
+    acct_enter(&v->stats->acct, ACCT_CALLOUT(op.op));
+    int code = callout(v, op);
+    tc_account(v, code);
+    return code;
 }
 
 /* ---- what system instructions need of the engine ---- */
@@ -149,7 +158,10 @@ int vcpu_pio(struct vcpu *v, uint16_t port, unsigned size, bool is_write, uint32
         return 0;
     }
     fpu_leave_for_ops(v);
-    if (v->ops && v->ops->pio && v->ops->pio(v->opaque, port, size, is_write, val) == VM_IO_DONE)
+    uint32_t before = acct_enter(&v->stats->acct, ACCT_device);
+    bool done = v->ops && v->ops->pio && v->ops->pio(v->opaque, port, size, is_write, val) == VM_IO_DONE;
+    acct_enter(&v->stats->acct, before);
+    if (done)
         return 0;
     return ask(v, VM_EXIT_IO, port, size, is_write, (const uint8_t *)val);
 }
@@ -163,7 +175,10 @@ int vcpu_mmio(struct vcpu *v, uint64_t gpa, unsigned size, bool is_write, uint8_
         return 0;
     }
     fpu_leave_for_ops(v);
-    if (v->ops && v->ops->mmio && v->ops->mmio(v->opaque, gpa, size, is_write, data) == VM_IO_DONE)
+    uint32_t before = acct_enter(&v->stats->acct, ACCT_device);
+    bool done = v->ops && v->ops->mmio && v->ops->mmio(v->opaque, gpa, size, is_write, data) == VM_IO_DONE;
+    acct_enter(&v->stats->acct, before);
+    if (done)
         return 0;
     return ask(v, VM_EXIT_MMIO, gpa, size, is_write, data);
 }

@@ -238,7 +238,7 @@ int cmdline_scan(struct cmdline *out, int argc, char **argv, FILE *err)
         .cpus = 1,
         .machine = "pc",
         .cpu_model = "host",
-        .engine = {.window = -1, .adapt = true, .chain = true},
+        .engine = {.window = -1, .adapt = true, .chain = true, .account = true},
         .echr = 1,
     };
     struct parse p = {.c = out, .err = err};

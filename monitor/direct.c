@@ -336,8 +336,14 @@ enum direct_result direct_run(struct vcpu *v)
         d->running = NULL;
         return DIRECT_GO_ON;
     }
+    struct acct_span span = acct_begin(&v->stats->acct, ACCT_host_call);
+    int rc = uw_flush(s->world);
+    acct_end(&v->stats->acct, &span, ACCT_host_call);
     uint64_t start = wall_ns();
-    int rc = uw_run(s->world, &u, &e);
+    uint32_t before = acct_enter(&v->stats->acct, ACCT_direct_user);
+    rc = rc ? rc : uw_run(s->world, &u, &e);
+    acct_enter(&v->stats->acct, before);
+    v->stats->acct.count[ACCT_world_switch]++;
     uint64_t ns = wall_ns() - start;
     __atomic_store_n(&d->running, NULL, __ATOMIC_SEQ_CST);
     v->stats->uw_runs++;

@@ -72,6 +72,10 @@ void vm_destroy(struct vm *vm);
 int vm_add_memory(struct vm *vm, uint64_t gpa, uint64_t bytes, bool rom);
 struct gpmem *vm_memory(struct vm *vm);
 struct stats *vm_stats(struct vm *vm);
+/* Keeps an account of where the time of the calling thread goes from now on (base/acct.h); the run itself began at start_ns of
+ * CLOCK_MONOTONIC. 0 or -RD_E_HOST. vm_account_stop completes it in the statistics; vm_destroy does so as well. */
+int vm_account_start(struct vm *vm, uint64_t start_ns);
+void vm_account_stop(struct vm *vm);
 struct vcpu *vm_vcpu(struct vm *vm, unsigned index);
 
 /* Runs until an exit; the reason is in vcpu_exit_info(v)->reason and returned. */

@@ -88,6 +88,17 @@ static int guest_vector(int trap)
     }
 }
 
+static enum acct_class fault_class(enum fault_action action)
+{
+    switch (action) {
+    case FA_RESUME: return ACCT_fault_hidden;
+    case FA_RAISE: return ACCT_fault_true;
+    case FA_CAREFUL: return ACCT_fault_trace;
+    case FA_SOFTEN: return ACCT_fault_adapt;
+    default: return ACCT_fault_other;
+    }
+}
+
 static void fault_handler(int sig, siginfo_t *si, void *ctx)
 {
     struct vcpu *v = current;
@@ -119,8 +130,10 @@ static void fault_handler(int sig, siginfo_t *si, void *ctx)
     v->priv->fault_pc = (uint64_t)g[REG_RIP];
     v->priv->fault_addr = (uint64_t)g[REG_CR2];
     v->priv->fault_trap = guest_vector((int)g[REG_TRAPNO]);
+    struct acct_span span = acct_begin(&v->stats->acct, ACCT_fault_other);
     v->priv->fault_action =
         window_fault(v, b, (uint64_t)g[REG_RIP], (int)g[REG_TRAPNO], (uint64_t)g[REG_CR2], g[REG_ERR] & PF_W);
+    acct_end(&v->stats->acct, &span, fault_class(v->priv->fault_action));
     if (v->priv->fault_action == FA_RESUME)
         return;
     const struct xl_entry *e = b->key.mode & CPU_KEY_CODE64 ? &v->priv->enter64 : &v->priv->enter32;

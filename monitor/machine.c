@@ -189,12 +189,32 @@ static void serve_requests(struct machine *m)
 
 /* ---- running ---- */
 
+/* Sleeps, and serves what ended the sleep. */
+static void wait_for_events(struct machine *m)
+{
+    struct acct *a = &vm_stats(m->vm)->acct;
+    struct acct_span span = acct_begin(a, ACCT_idle);
+    bool ready = evloop_sleep(m->loop, -1);
+    acct_end(a, &span, ACCT_idle);
+    uint32_t before = acct_enter(a, ACCT_device);
+    evloop_serve(m->loop, ready);
+    acct_enter(a, before);
+}
+
+static void serve_events(struct machine *m)
+{
+    struct acct *a = &vm_stats(m->vm)->acct;
+    uint32_t before = acct_enter(a, ACCT_device);
+    evloop_run(m->loop);
+    acct_enter(a, before);
+}
+
 static void run_once(struct machine *m)
 {
     enum vm_exit_reason r = vcpu_run(m->v);
     switch (r) {
-    case VM_EXIT_KICK: evloop_run(m->loop); break;
-    case VM_EXIT_HLT: evloop_wait(m->loop, -1); break;
+    case VM_EXIT_KICK: serve_events(m); break;
+    case VM_EXIT_HLT: wait_for_events(m); break;
     case VM_EXIT_SHUTDOWN: triple_fault(m); break;
     case VM_EXIT_INTERNAL: end(m, machine_fail(m, "%s", vcpu_exit_info(m->v)->text)); break;
     default: end(m, machine_fail(m, "the engine stopped for a reason nobody asked for (%d)", r)); break;
@@ -208,12 +228,13 @@ static int run(struct machine *m)
     /* The engine knows its thread from the first vcpu_run on: make that one come back at once, so that no timer that fires before
      * it is lost. */
     vcpu_kick(m->v);
+    acct_setup_done(&vm_stats(m->vm)->acct, ACCT_loop);
     for (;;) {
         serve_requests(m);
         if (m->ended)
             return m->status;
         if (m->paused)
-            evloop_wait(m->loop, -1);
+            wait_for_events(m);
         else
             run_once(m);
     }
@@ -231,6 +252,7 @@ static const char *op_name(unsigned kind)
 
 static int write_stats(struct machine *m)
 {
+    vm_account_stop(m->vm);
     if (!m->stats)
         return 0;
     int rc = stat_write_json(vm_stats(m->vm), m->stats, op_name);
@@ -264,6 +286,7 @@ int machine_main(const struct cmdline *c)
         return 1;
     }
     m->c = c;
+    m->start_ns = acct_now_ns();
     catch_signals(m);
     int status = machine_make(m);
     if (!status) {

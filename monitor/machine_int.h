@@ -31,6 +31,7 @@ struct machine {
     struct hmp *hmp[MACHINE_MAX_HMPS];
     unsigned n_hmps;
     FILE *stats;
+    uint64_t start_ns; /* CLOCK_MONOTONIC */
     bool pidfile_written;
     /* -- requests -- */
     volatile bool quit; /* also from signal handlers */

@@ -110,6 +110,8 @@ static int make_vm(struct machine *m)
     if (cfg.trap && !vm_has_window(m->vm))
         return machine_fail(m, "-accel trap: needs the kernel window, which is %s",
                             e->window == 0 ? "switched off" : "not there on this host");
+    if (m->c->stats_file && e->account && vm_account_start(m->vm, m->start_ns))
+        return machine_fail(m, "-stats: cannot start a thread for the account of time");
     return add_memory(m);
 }
 

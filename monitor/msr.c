@@ -271,8 +271,10 @@ static int unknown(struct vcpu *v, uint32_t msr, bool write, uint64_t *val)
 {
     int r = 1;
     fpu_leave_for_ops(v);
+    uint32_t before = acct_enter(&v->stats->acct, ACCT_device);
     if (v->ops && (write ? v->ops->wrmsr != NULL : v->ops->rdmsr != NULL))
         r = write ? v->ops->wrmsr(v->opaque, msr, *val) : v->ops->rdmsr(v->opaque, msr, val);
+    acct_enter(&v->stats->acct, before);
     if (r == 0)
         return 0;
     if (log_on(UNIMP))

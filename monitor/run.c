@@ -37,12 +37,22 @@ static uint64_t enter(struct vcpu *v, struct cc_block *b)
         force_exit(v, b);
     __atomic_store_n(&v->in_tc, 1, __ATOMIC_SEQ_CST);
     uint64_t code = TC_EXIT_DISPATCH;
+    acct_enter(&v->stats->acct, b->key.mode & (CPU_KEY_STEP | CPU_KEY_CAREFUL) ? ACCT_tc_careful : tc_class(v));
     /* A kick from here on finds in_tc set and undoes the exits of enter_block. */
     if (!vcpu_deliverable(v) || (b->key.mode & (CPU_KEY_STEP | CPU_KEY_CAREFUL)))
         code = go(b->d.hot_pc);
     __atomic_store_n(&v->in_tc, 0, __ATOMIC_SEQ_CST);
+    acct_enter(&v->stats->acct, ACCT_loop);
     cc_unkick(p->cc);
     return code;
+}
+
+static enum step deliver(struct vcpu *v, enum exc_kind kind, const struct guest_fault *f)
+{
+    uint32_t before = acct_enter(&v->stats->acct, ACCT_deliver);
+    int result = exc_deliver(v, kind, f);
+    acct_enter(&v->stats->acct, before);
+    return result == SYS_EXIT ? STEP_OUT : STEP_GO_ON;
 }
 
 /* Delivers v->fault as an exception at c.rip. */
@@ -50,7 +60,7 @@ static enum step raise_fault(struct vcpu *v)
 {
     struct guest_fault f = v->fault;
     v->c.shadow = 0;
-    return exc_deliver(v, EXC_FAULT, &f) == SYS_EXIT ? STEP_OUT : STEP_GO_ON;
+    return deliver(v, EXC_FAULT, &f);
 }
 
 static enum step error_step(struct vcpu *v, int err) { return err == SYS_FAULT ? raise_fault(v) : STEP_OUT; }
@@ -283,7 +293,7 @@ static uint32_t exec_breakpoints(const struct vcpu *v)
 static enum step debug_trap(struct vcpu *v, uint32_t dr6)
 {
     struct guest_fault f = {.vector = EXC_DB, .dr6 = dr6};
-    return exc_deliver(v, EXC_TRAP, &f) == SYS_EXIT ? STEP_OUT : STEP_GO_ON;
+    return deliver(v, EXC_TRAP, &f);
 }
 
 /* One instruction, with everything that happens around an instruction. */
@@ -328,7 +338,7 @@ static enum step deliver_interrupt(struct vcpu *v, int vector)
     struct guest_fault f = {.vector = (uint8_t)vector};
     v->halted = false;
     v->stats->interrupts++;
-    return exc_deliver(v, EXC_INTERRUPT, &f) == SYS_EXIT ? STEP_OUT : STEP_GO_ON;
+    return deliver(v, EXC_INTERRUPT, &f);
 }
 
 static enum step deliver_nmi(struct vcpu *v)
@@ -338,7 +348,7 @@ static enum step deliver_nmi(struct vcpu *v)
     v->nmi_pending = false;
     vcpu_clear_event(v, EV_NMI);
     v->nmi_blocked = true;
-    return exc_deliver(v, EXC_INTERRUPT, &f) == SYS_EXIT ? STEP_OUT : STEP_GO_ON;
+    return deliver(v, EXC_INTERRUPT, &f);
 }
 
 static int acknowledge(struct vcpu *v)
@@ -352,7 +362,10 @@ static int acknowledge(struct vcpu *v)
     if (!(v->event_pending & EV_INTR) || !v->ops || !v->ops->intr_ack)
         return -1;
     fpu_leave_for_ops(v);
-    return v->ops->intr_ack(v->opaque);
+    uint32_t before = acct_enter(&v->stats->acct, ACCT_device);
+    int vector = v->ops->intr_ack(v->opaque);
+    acct_enter(&v->stats->acct, before);
+    return vector;
 }
 
 static enum step out(struct vcpu *v, enum vm_exit_reason why)
@@ -401,7 +414,10 @@ static enum step direct_syscall(struct vcpu *v)
     struct sys_op op;
     __builtin_memcpy(&op, &v->op, sizeof op);
     v->stats->callout_kind[op.op]++;
-    switch (sys_exec(v, op)) {
+    uint32_t before = acct_enter(&v->stats->acct, ACCT_CALLOUT(op.op));
+    int result = sys_exec(v, op);
+    acct_enter(&v->stats->acct, before);
+    switch (result) {
     case SYS_FAULT: return raise_fault(v);
     case SYS_EXIT: return STEP_OUT;
     default: return STEP_GO_ON;
@@ -416,7 +432,10 @@ static enum step user_step(struct vcpu *v)
         p->link_from = NULL;
         p->want_jc = false;
         fpu_leave(v);
-        switch (direct_run(v)) {
+        acct_enter(&v->stats->acct, ACCT_world_switch);
+        enum direct_result result = direct_run(v);
+        acct_enter(&v->stats->acct, ACCT_loop);
+        switch (result) {
         case DIRECT_NO: break;
         case DIRECT_GO_ON: return STEP_GO_ON;
         case DIRECT_STEP: return single_step(v);

@@ -115,6 +115,9 @@ static int site_miss(struct vcpu *v, uint64_t ret_pc)
 
 int tc_site_miss(struct vcpu *v, uint64_t ret_pc)
 {
+    acct_enter(&v->stats->acct, ACCT_site);
     int code = site_miss(v, ret_pc);
-    return code == TC_EXIT_FAULT ? tc_raise(v, v->c.key) : code;
+    code = code == TC_EXIT_FAULT ? tc_raise(v, v->c.key) : code;
+    tc_account(v, code);
+    return code;
 }

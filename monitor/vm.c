@@ -224,6 +224,7 @@ void vm_destroy(struct vm *vm)
     if (!vm)
         return;
     struct vcpu *v = vm->vcpu;
+    acct_stop(&vm->stats.acct);
     if (v && v->priv) {
         hostsig_forget(v);
         direct_destroy(v->priv->direct);
@@ -247,6 +248,8 @@ void vm_destroy(struct vm *vm)
 int vm_add_memory(struct vm *vm, uint64_t gpa, uint64_t bytes, bool rom) { return gpmem_add(vm->mem, gpa, bytes, rom); }
 struct gpmem *vm_memory(struct vm *vm) { return vm->mem; }
 struct stats *vm_stats(struct vm *vm) { return &vm->stats; }
+int vm_account_start(struct vm *vm, uint64_t start_ns) { return acct_start(&vm->stats.acct, start_ns); }
+void vm_account_stop(struct vm *vm) { acct_stop(&vm->stats.acct); }
 struct vcpu *vm_vcpu(struct vm *vm, unsigned index) { return index == 0 ? vm->vcpu : NULL; }
 bool vm_has_window(const struct vm *vm) { return vm->vcpu->priv->win64 != NULL; }
 bool vm_has_direct(const struct vm *vm, const char **why)

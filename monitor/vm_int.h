@@ -163,6 +163,16 @@ int tc_go_on(struct vcpu *v, uint32_t old_key);
 int tc_raise(struct vcpu *v, uint32_t old_key);
 /* Brings gpr[] and rip up to date at a recovery point. Returns the block. */
 struct cc_block *tc_recover(struct vcpu *v, uint64_t pc);
+/* What the TC is running now, for the account of time (base/acct.h). */
+static inline uint32_t tc_class(const struct vcpu *v)
+{
+    return v->c.cpl == 3 ? ACCT_tc_user : v->priv->win64 ? ACCT_tc_window : ACCT_tc_soft;
+}
+/* C goes back to the TC, or with an exit code to the run loop. */
+static inline void tc_account(struct vcpu *v, int code)
+{
+    acct_enter(&v->stats->acct, code && code != TC_EXIT_JUMP ? (uint32_t)ACCT_loop : tc_class(v));
+}
 /* events */
 static inline void vcpu_set_event(struct vcpu *v, uint32_t bit)
 {

@@ -183,13 +183,35 @@ static void drop_page(struct window *w, struct chunk *c, unsigned page)
 
 /* ---- host mappings ---- */
 
+/* The host's calls, on the account of time. */
+static int64_t call_mmap(struct window *w, uint64_t at, uint64_t bytes, int prot, int flags, int fd, uint64_t offset)
+{
+    struct acct_span span = acct_begin(&w->stats->acct, ACCT_host_call);
+    int64_t r = host_mmap(at, bytes, prot, flags, fd, offset);
+    acct_end(&w->stats->acct, &span, ACCT_host_call);
+    return r;
+}
+static void call_munmap(struct window *w, uint64_t at, uint64_t bytes)
+{
+    struct acct_span span = acct_begin(&w->stats->acct, ACCT_host_call);
+    host_munmap(at, bytes);
+    acct_end(&w->stats->acct, &span, ACCT_host_call);
+}
+static int64_t call_mprotect(struct window *w, uint64_t at, uint64_t bytes, int prot)
+{
+    struct acct_span span = acct_begin(&w->stats->acct, ACCT_host_call);
+    int64_t r = host_mprotect(at, bytes, prot);
+    acct_end(&w->stats->acct, &span, ACCT_host_call);
+    return r;
+}
+
 /* Takes a range out of the host's tables; a 32-bit window keeps the addresses reserved. */
 static void host_unmap(struct window *w, uint64_t lin, uint64_t bytes)
 {
     if (w->wide)
-        host_munmap(host_of(w, lin), bytes);
+        call_munmap(w, host_of(w, lin), bytes);
     else
-        host_mmap(host_of(w, lin), bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+        call_mmap(w, host_of(w, lin), bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
     w->stats->window_unmaps++;
 }
 
@@ -199,15 +221,15 @@ static enum window_status host_map(struct window *w, uint64_t lin, const struct 
     int prot = PROT_READ | (writable ? PROT_WRITE : 0);
     int fixed = w->wide && fresh ? MAP_FIXED_NOREPLACE : MAP_FIXED;
     int64_t want = (int64_t)host_of(w, lin);
-    int64_t p =
-        host_mmap(host_of(w, lin), bytes, prot, MAP_SHARED | fixed, gpmem_fd(w->mem), s->memfd_offset + (gpa - s->gpa));
+    int64_t p = call_mmap(w, host_of(w, lin), bytes, prot, MAP_SHARED | fixed, gpmem_fd(w->mem),
+                          s->memfd_offset + (gpa - s->gpa));
     w->stats->window_maps++;
     if (p == want) {
         w->mappings++;
         return WINDOW_OK;
     }
     if (!host_mmap_failed(p)) { /* an old kernel that takes the address for a hint */
-        host_munmap((uint64_t)p, bytes);
+        call_munmap(w, (uint64_t)p, bytes);
         return WINDOW_CONFLICT;
     }
     return p == -EEXIST ? WINDOW_CONFLICT : WINDOW_REFUSED;
@@ -274,7 +296,7 @@ void window_protect(struct window *w, uint64_t gpa)
         id = c->gfn_next[page];
         if (c->gfn[page] != gfn || !bit(c->writable, page))
             continue;
-        host_mprotect(host_of(w, c->lin + (uint64_t)page * 4096), 4096, PROT_READ);
+        call_mprotect(w, host_of(w, c->lin + (uint64_t)page * 4096), 4096, PROT_READ);
         set_bit_to(c->writable, page, false);
         w->mappings += 2;
         w->stats->window_protects++;
@@ -296,7 +318,7 @@ static enum window_status map_page(struct window *w, struct chunk *c, const stru
     unsigned page = page_of(lin);
     bool had = c->gfn[page] != NONE;
     if (had && c->gfn[page] == gpa >> 12 && writable && !bit(c->writable, page)) {
-        if (host_mprotect(host_of(w, lin), 4096, PROT_READ | PROT_WRITE))
+        if (call_mprotect(w, host_of(w, lin), 4096, PROT_READ | PROT_WRITE))
             return WINDOW_REFUSED;
         set_bit_to(c->writable, page, true);
         return WINDOW_OK;
@@ -322,7 +344,7 @@ static enum window_status map_large(struct window *w, struct chunk *c, const str
         enter_page(w, c, i, (uint32_t)(gpa >> 12) + i, writable && !traced, global);
         if (!traced || !writable)
             continue;
-        host_mprotect(host_of(w, c->lin + (uint64_t)i * 4096), 4096, PROT_READ);
+        call_mprotect(w, host_of(w, c->lin + (uint64_t)i * 4096), 4096, PROT_READ);
         w->mappings += 2;
     }
     return WINDOW_OK;

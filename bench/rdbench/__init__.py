@@ -5,5 +5,6 @@ suites    what is run and how its output is read
 session   one process under measurement
 store     results of one run of the runner, kept as they come in, so that it can be resumed
 summary   ratios, medians, spread
+account   where the time went
 report    table, JSON, HTML
 """

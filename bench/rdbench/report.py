@@ -2,7 +2,7 @@
 import html
 import math
 
-from . import summary
+from . import account, summary
 
 
 def number(x):
@@ -87,17 +87,22 @@ def as_markdown(header, rows):
     return "\n".join([line(header), "|" + "---|" * len(header)] + [line(r) for r in rows])
 
 
-def tables(data, titles, order):
+def tables(data, titles, order, accounts):
     """(title, header, rows) of everything that was measured."""
     for suite in data:
         yield titles.get(suite, suite), *(paper_table(data, order) if suite == "nano" else suite_table(data, suite, order))
+    if accounts:
+        yield ("Where the time went, in % of the run", *account.turned(*account.table(accounts)))
+        header, rows = account.callout_table(accounts)
+        if rows:
+            yield "Callouts", header, rows
     header, rows = target_table(data)
     if rows:
         yield "Goals", header, rows
 
 
-def as_json(header, data, order):
-    out = {"run": header, "suites": {}, "goals": []}
+def as_json(header, data, order, accounts):
+    out = {"run": header, "suites": {}, "goals": [], "accounts": accounts}
     for suite, workloads in data.items():
         for name, figures in workloads.items():
             out["suites"].setdefault(suite, {})[name] = {
@@ -168,7 +173,7 @@ def html_table(header, rows):
             + "".join("<tr>" + "".join(cell(c) for c in r) + "</tr>" for r in rows) + "</table>")
 
 
-def as_html(header, data, titles, order):
+def as_html(header, data, titles, order, accounts):
     out = ["<!doctype html><html lang='en'><meta charset='utf-8'><title>Ringdown benchmarks</title><style>", STYLE, "</style>",
            "<h1>Ringdown benchmarks</h1><p>", html.escape(describe(header)), "</p><p>", html.escape(" ".join(summary.__doc__.split())),
            "</p>"]
@@ -179,6 +184,10 @@ def as_html(header, data, titles, order):
             if svg:
                 out.append("<h3>Cost in relation to %s (logarithmic; left of 1 is faster)</h3>%s" % (base, svg))
         out.append(html_table(*(paper_table(data, order) if suite == "nano" else suite_table(data, suite, order))))
+    if accounts:
+        out.append("<h2>Where the time went</h2><p>Of the whole run of a suite under an engine, the guest's boot and the warming up "
+                   "included: medians over the rounds, in per cent of the wall time.</p>")
+        out += [account.chart(accounts), html_table(*account.turned(*account.table(accounts))), html_table(*account.callout_table(accounts))]
     goals = target_table(data)
     if goals[1]:
         out.append("<h2>Goals</h2>" + html_table(*goals))

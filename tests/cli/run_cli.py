@@ -295,6 +295,25 @@ class Run(Case):
         self.assertGreaterEqual(stats["callouts_by_kind"]["OUT"], 4)
         self.assertIn("ident_share", stats)
 
+    def stats_of_a_second(self, accel):
+        p = self.start(*self.QUIET[:4], "-accel", accel, "-serial", "null", "-kernel", self.guest(SPIN), "-stats", self.path("stats"))
+        time.sleep(1.5)
+        p.terminate()
+        p.communicate(timeout=10)
+        with open(self.path("stats"), encoding="ascii") as f:
+            return json.load(f)
+
+    def test_account_of_time_adds_up(self):
+        t = self.stats_of_a_second("bt")["time"]
+        self.assertGreater(t["wall_ns"], 1e9)
+        self.assertAlmostEqual(t["sum_ns"] / t["wall_ns"], 1, delta=0.05)
+        self.assertEqual(sum(t["classes"].values()), t["sum_ns"])
+        code = t["classes"]["tc_window"] + t["classes"]["tc_soft"]
+        self.assertGreater(code / t["wall_ns"], 0.5)  # it does nothing but run one instruction
+
+    def test_account_of_time_can_be_left_out(self):
+        self.assertNotIn("time", self.stats_of_a_second("bt,account=off"))
+
     def test_log_of_translations_goes_to_the_file(self):
         status, out, err = self.go(DEBUG_EXIT + SPIN, "-d", "in_asm,boot", "-D", self.path("log"))
         self.assertEqual((status, out, err), (43, "", ""))

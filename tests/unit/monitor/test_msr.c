@@ -12,6 +12,7 @@
 
 static struct vcpu u;
 static struct cpumodel model;
+static struct stats stats;
 static unsigned flushes;
 void vcpu_mmu_flush(struct vcpu *w, enum mmu_flush what) { flushes++; }
 
@@ -24,6 +25,7 @@ static void start(bool amd)
     model.intel = !amd;
     model.amd = amd;
     u.cpu = &model;
+    u.stats = &stats;
     flushes = 0;
     msr_reset(&u, false);
 }

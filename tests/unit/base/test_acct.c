@@ -1,0 +1,111 @@
+#include "base/acct.h"
+#include <criterion/criterion.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+static const char *kind_name(unsigned kind) { return kind == 7 ? "seven" : "other"; }
+
+static void burn(uint64_t ns)
+{
+    for (uint64_t end = acct_now_ns() + ns; acct_now_ns() < end;)
+        ;
+}
+
+static void rest(long ns)
+{
+    struct timespec t = {0, ns};
+    nanosleep(&t, NULL);
+}
+
+Test(acct, a_timed_span_is_less_what_was_timed_inside_of_it)
+{
+    struct acct a = {.on = true, .state = ACCT_loop};
+    struct acct_span outer = acct_begin(&a, ACCT_device);
+    uint64_t start = __builtin_ia32_rdtsc();
+    struct acct_span inner = acct_begin(&a, ACCT_host_call);
+    burn(20000000);
+    cr_assert_eq(a.state, ACCT_host_call);
+    acct_end(&a, &inner, ACCT_host_call);
+    uint64_t inside = __builtin_ia32_rdtsc() - start;
+    cr_assert_eq(a.state, ACCT_device);
+    acct_end(&a, &outer, ACCT_fault_true);
+    cr_assert_eq(a.state, ACCT_loop);
+    cr_assert_gt(a.ticks[ACCT_host_call], inside / 2);
+    cr_assert_lt(a.ticks[ACCT_fault_true], inside / 2);
+    cr_assert_eq(a.ticks[ACCT_device], 0);
+    cr_assert_eq(a.inner, a.ticks[ACCT_host_call] + a.ticks[ACCT_fault_true]);
+}
+
+Test(acct, nothing_is_stamped_when_it_is_off)
+{
+    struct acct a = {.state = ACCT_loop};
+    struct acct_span s = acct_begin(&a, ACCT_device);
+    acct_end(&a, &s, ACCT_device);
+    cr_assert_eq(a.ticks[ACCT_device], 0);
+    cr_assert_eq(a.count[ACCT_device], 1);
+    cr_assert_eq(a.state, ACCT_loop);
+}
+
+/* A made-up run: a third computing (sampled), a third in callouts (sampled), a third idle (timed). */
+static void made_up_run(struct acct *a)
+{
+    cr_assert_eq(acct_start(a, acct_now_ns()), 0);
+    acct_setup_done(a, ACCT_tc_window);
+    for (unsigned i = 0; i < 40; i++) {
+        burn(8000000);
+        acct_enter(a, ACCT_CALLOUT(7));
+        burn(8000000);
+        acct_enter(a, ACCT_tc_window);
+        struct acct_span s = acct_begin(a, ACCT_idle);
+        rest(8000000);
+        acct_end(a, &s, ACCT_idle);
+    }
+    acct_stop(a);
+}
+
+Test(acct, classes_add_up_to_the_wall_time)
+{
+    static struct acct a;
+    uint64_t sum = 0, start = acct_now_ns();
+    made_up_run(&a);
+    double wall = (double)(acct_now_ns() - start);
+    for (unsigned c = 0; c < ACCT_CLASSES; c++)
+        sum += acct_ns(&a, c);
+    cr_assert_float_eq((double)a.wall_ns / wall, 1.0, 0.02);
+    cr_assert_float_eq((double)sum / (double)a.wall_ns, 1.0, 0.05, "sum %g, wall %g", (double)sum, (double)a.wall_ns);
+    /* What is both timed and sampled shows how good sampling is. */
+    cr_assert_float_eq((double)a.sampled_ns[ACCT_idle] / wall, (double)acct_ns(&a, ACCT_idle) / wall, 0.05);
+    cr_assert_float_eq((double)acct_ns(&a, ACCT_tc_window) / (double)acct_ns(&a, ACCT_callout), 1.0, 0.3);
+    cr_assert_gt(a.signal_ns, 100);
+}
+
+Test(acct, json_has_every_class_and_the_callouts_kinds)
+{
+    static struct acct a;
+    char text[8192];
+    FILE *f = fmemopen(text, sizeof text, "w");
+    made_up_run(&a);
+    acct_write_json(&a, f, kind_name);
+    fclose(f);
+#define ACCT(name, how, comment) cr_assert(strstr(text, "\"" #name "\": "));
+#include "base/acct.def"
+#undef ACCT
+    cr_assert(strstr(text, "\"callouts_by_kind\": {\"seven\": "));
+}
+
+/* Signals interrupt the TC: their delivery, which nothing can stamp, is taken from there. */
+Test(acct, what_signals_cost_is_moved_to_the_faults)
+{
+    struct acct a = {.signal_ns = 1000, .wall_ns = 1000000, .ticks_total = 1000000};
+    a.sampled_ns[ACCT_tc_window] = 100000;
+    a.count[ACCT_fault_hidden] = 30;
+    a.count[ACCT_fault_true] = 10;
+    a.ticks[ACCT_fault_true] = 500;
+    cr_assert_eq(acct_ns(&a, ACCT_tc_window), 60000);
+    cr_assert_eq(acct_ns(&a, ACCT_fault_hidden), 30000);
+    cr_assert_eq(acct_ns(&a, ACCT_fault_true), 10500);
+    a.sampled_ns[ACCT_tc_window] = 20000; /* never more than is there */
+    cr_assert_eq(acct_ns(&a, ACCT_tc_window), 0);
+    cr_assert_eq(acct_ns(&a, ACCT_fault_hidden), 15000);
+}
