@@ -2,11 +2,22 @@
 #include "base/err.h"
 #include <inttypes.h>
 
+static void counted(FILE *f, const char *name, bool known, uint64_t n)
+{
+    if (known)
+        fprintf(f, "  \"%s\": %" PRIu64 ",\n", name, n);
+    else
+        fprintf(f, "  \"%s\": null,\n", name);
+}
+
 int stat_write_json(const struct stats *s, FILE *f, const char *(*kind_name)(unsigned))
 {
     fprintf(f, "{\n");
 #define STAT(name, text) fprintf(f, "  \"%s\": %" PRIu64 ",\n", #name, s->name);
 #include "base/stat.def"
+#undef STAT
+#define STAT(name, text) counted(f, #name, s->counted, s->name);
+#include "base/stat_counted.def"
 #undef STAT
     fprintf(f, "  \"ident_share\": %.4f,\n",
             s->insn_translated ? (double)(s->insn_ident + s->insn_mem) / (double)s->insn_translated : 0.0);

@@ -2,6 +2,7 @@
 #ifndef BASE_STAT_H
 #define BASE_STAT_H
 #include "base/acct.h"
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 struct stats {
@@ -10,6 +11,11 @@ struct stats {
 #undef STAT
     uint64_t callout_kind[160]; /* by SYS_OP_* */
     uint64_t exception_vec[32];
+    /* Counted by translated code itself, and only if it was told to (-accel bt,count=on): else written as null. */
+    bool counted;
+#define STAT(name, text) uint64_t name;
+#include "base/stat_counted.def"
+#undef STAT
     struct acct acct; /* where the time goes; written if it was started */
 };
 /* Writes {"name": count, ...}; kind_name may be NULL. Returns 0 or -RD_E_IO. */

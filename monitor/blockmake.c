@@ -119,6 +119,7 @@ struct cc_block *vcpu_make_block(struct vcpu *v, const struct cc_key *k, const u
                                        : cfg->max_insns ? cfg->max_insns
                                                         : 32,
                           .trap = cfg->trap,
+                          .count = cfg->count,
                           .strategy = strategy,
                           .opaque = v};
     struct cc_space sp;

@@ -36,7 +36,7 @@ struct cmdline_engine {
     uint64_t max_insns; /* the rest as in struct vm_config (monitor/engine.h) */
     uint64_t evict_random;
     uint64_t force_exit;
-    bool account;
+    bool account, count;
     uint64_t seed;
 };
 

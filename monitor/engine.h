@@ -46,6 +46,7 @@ struct vm_config {
     unsigned max_insns;     /* instructions per block, 0 = default; 1 = one-instruction blocks */
     unsigned evict_random;  /* flush at random, once in this many translations; 0 = never */
     unsigned force_exit;    /* leave the TC at random, once in this many block entries; 0 = never */
+    bool count;             /* -accel bt,count=on: translated code counts what runs (slower) */
     uint64_t seed;
     const char *cpu_model; /* "host", "max", "qemu64", or NULL */
     bool no_tsc_scaling;

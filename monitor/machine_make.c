@@ -100,6 +100,7 @@ static int make_vm(struct machine *m)
         .max_insns = (unsigned)e->max_insns,
         .evict_random = (unsigned)e->evict_random,
         .force_exit = (unsigned)e->force_exit,
+        .count = e->count,
         .seed = e->seed,
         .cpu_model = m->c->cpu_spec,
     };

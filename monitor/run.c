@@ -26,7 +26,6 @@ static uint64_t enter(struct vcpu *v, struct cc_block *b)
     struct vcpu_priv *p = v->priv;
     const struct xl_entry *e = b->key.mode & CPU_KEY_CODE64 ? &p->enter64 : &p->enter32;
     uint64_t (*go)(uint64_t) = (uint64_t(*)(uint64_t))(uintptr_t)e->enter;
-    v->stats->tc_entries++;
     p->invalidated = 0;
     p->enter_block = b;
     p->enter_pc = 0;
@@ -39,8 +38,10 @@ static uint64_t enter(struct vcpu *v, struct cc_block *b)
     uint64_t code = TC_EXIT_DISPATCH;
     acct_enter(&v->stats->acct, b->key.mode & (CPU_KEY_STEP | CPU_KEY_CAREFUL) ? ACCT_tc_careful : tc_class(v));
     /* A kick from here on finds in_tc set and undoes the exits of enter_block. */
-    if (!vcpu_deliverable(v) || (b->key.mode & (CPU_KEY_STEP | CPU_KEY_CAREFUL)))
+    if (!vcpu_deliverable(v) || (b->key.mode & (CPU_KEY_STEP | CPU_KEY_CAREFUL))) {
+        v->stats->tc_entries++;
         code = go(b->d.hot_pc);
+    }
     __atomic_store_n(&v->in_tc, 0, __ATOMIC_SEQ_CST);
     acct_enter(&v->stats->acct, ACCT_loop);
     cc_unkick(p->cc);

@@ -69,6 +69,8 @@ struct vcpu {
     uint32_t in_tc;          /* between tc_enter and tc_exit */
     struct softtlb tlb[2];   /* [0] supervisor accesses, [1] user accesses */
     struct jump_cache jc[2]; /* [0] CPL 0-2, [1] CPL 3: indirect targets */
+    /* -accel bt,count=on: blocks and instructions begun, entries through a jump cache, those of them by direct jumps */
+    uint64_t count_blocks, count_insns, count_indirect, count_jc_direct, count_save;
     /* -- C only -- */
     struct vm *vm;
     struct gpmem *mem;

@@ -58,6 +58,8 @@ static void fill_layout(struct vcpu *v, struct xl_layout *l)
         l->tlb[i] = (struct xl_tlb_layout){ADDR(tlb[i].tag_r), ADDR(tlb[i].tag_w), ADDR(tlb[i].addend)};
         l->jc[i] = (struct xl_jc_layout){ADDR(jc[i].tag), ADDR(jc[i].pc)};
     }
+    l->count = (struct xl_count_layout){ADDR(count_blocks), ADDR(count_insns), ADDR(count_indirect),
+                                        ADDR(count_jc_direct), ADDR(count_save)};
     v->const_page = PAGE_MASK;
     v->const_sign = 1ull << 63;
     v->const_jc = JC_MASK;
@@ -140,6 +142,7 @@ static int init_vcpu(struct vm *vm, struct vcpu *v)
     v->vm = vm;
     v->mem = vm->mem;
     v->stats = &vm->stats;
+    vm->stats.counted = vm->cfg.count;
     v->ops = &vm->ops;
     v->opaque = vm->opaque;
     v->cpu = vm->cpu;
@@ -247,7 +250,22 @@ void vm_destroy(struct vm *vm)
 
 int vm_add_memory(struct vm *vm, uint64_t gpa, uint64_t bytes, bool rom) { return gpmem_add(vm->mem, gpa, bytes, rom); }
 struct gpmem *vm_memory(struct vm *vm) { return vm->mem; }
-struct stats *vm_stats(struct vm *vm) { return &vm->stats; }
+/* A block is begun from the run loop, through a jump cache (by a direct or an indirect jump, or by C: jumps), or from the block before it. */
+static void take_counts(struct vm *vm)
+{
+    const struct vcpu *v = vm->vcpu;
+    struct stats *s = &vm->stats;
+    s->blocks_executed = v->count_blocks;
+    s->insns_executed = v->count_insns;
+    s->indirect_hits = v->count_indirect - v->count_jc_direct - s->jumps;
+    s->chain_hits = v->count_blocks - s->tc_entries - s->jumps - s->indirect_hits;
+}
+struct stats *vm_stats(struct vm *vm)
+{
+    if (vm->cfg.count)
+        take_counts(vm);
+    return &vm->stats;
+}
 int vm_account_start(struct vm *vm, uint64_t start_ns) { return acct_start(&vm->stats.acct, start_ns); }
 void vm_account_stop(struct vm *vm) { acct_stop(&vm->stats.acct); }
 struct vcpu *vm_vcpu(struct vm *vm, unsigned index) { return index == 0 ? vm->vcpu : NULL; }

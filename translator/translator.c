@@ -76,6 +76,34 @@ static void emit_one(struct xl *x, struct xl_insn *n)
     }
 }
 
+/* One more in the counter at address at; r is scratch, and the flags stay as they are. Returns where the byte that is added lies. */
+static uint8_t *count_one(struct emit *e, uint64_t at, unsigned r)
+{
+    em_ld64(e, r, at);
+    em_lea(e, 1, r, (int)r, NO_REG, 0, 1);
+    uint8_t *one = e->p - 1;
+    em_st64(e, r, at);
+    return one;
+}
+
+/* Nothing here can fault, so that no point is needed. */
+static uint8_t *emit_block_count(struct xl *x)
+{
+    struct emit *e = x->hot;
+    const struct xl_count_layout *c = &x->l->count;
+    em_st64(e, R_RCX, c->save);
+    count_one(e, c->blocks, R_RCX);
+    uint8_t *insns = count_one(e, c->insns, R_RCX);
+    em_ld64(e, R_RCX, c->save);
+    return insns;
+}
+
+void xl_count_rcx(struct xl *x, struct emit *e, uint64_t at)
+{
+    if (x->in->count)
+        count_one(e, at, R_RCX);
+}
+
 /* The way in from the jump cache: T and RCX are still scratch. */
 static void emit_indirect_entry(struct xl *x)
 {
@@ -83,6 +111,7 @@ static void emit_indirect_entry(struct xl *x)
     uint32_t start = (uint32_t)em_pc(x->hot);
     x->r->d.start_pc = start;
     x->r->d.entry_indirect_pc = (uint32_t)em_pc(e);
+    xl_count_rcx(x, e, x->l->count.indirect);
     em_ld64(e, R_RCX, xl_slot(x, R_RCX));
     if (x->m64)
         em_ld64(e, R_RDX, xl_slot(x, R_RDX));
@@ -140,7 +169,10 @@ enum xl_status xl_translate(struct xl *x, const struct xl_input *in, struct emit
     r->d.cold_pc = (uint32_t)em_pc(cold);
     emit_indirect_entry(x);
     r->d.hot_pc = (uint32_t)em_pc(hot);
+    uint8_t *insns = in->count ? emit_block_count(x) : NULL;
     emit_all(x);
+    if (insns && !hot->overflow)
+        *insns = (uint8_t)r->d.n_insns;
     r->d.hot_bytes = (uint32_t)em_pc(hot) - r->d.hot_pc;
     r->d.cold_bytes = (uint32_t)em_pc(cold) - r->d.cold_pc;
     find_fall_exit(r);

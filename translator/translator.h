@@ -34,6 +34,10 @@ struct xl_tlb_layout {
 struct xl_jc_layout {
     uint64_t tag, pc;
 };
+/* Counters of xl_input.count, and a place to keep a register. */
+struct xl_count_layout {
+    uint64_t blocks, insns, indirect, jc_direct, save;
+};
 /* Where generated code finds things; all addresses are in the low 2 GiB. */
 struct xl_layout {
     uint64_t cpu; /* struct cpu */
@@ -42,6 +46,7 @@ struct xl_layout {
     uint64_t const_page, const_sign, const_jc, const_63, const_31, const_15;
     struct xl_tlb_layout tlb[2];
     struct xl_jc_layout jc[2];
+    struct xl_count_layout count;
     struct xl_glue glue64, glue32;
 };
 
@@ -109,6 +114,7 @@ struct xl_input {
     uint32_t key;      /* CPU_KEY_* */
     unsigned max_insns;
     bool in_place; /* the hot code continues another block: hot_pc must be where the buffer starts */
+    bool count;    /* emit code that counts what runs */
     bool window;   /* sites may go through the window (GS base is set) unless strategy() says otherwise */
     bool trap;     /* sensitive instructions begin with XL_TRAP_BYTE, nothing is inlined (xl_trap.c) */
     /* Strategy of the sites of the instruction at code + off. May be NULL: window if allowed, else soft. */

@@ -37,6 +37,7 @@ static uint32_t emit_jc_stub(struct xl *x, uint64_t target, uint64_t stub)
         em_ld64(c, R_RDX, xl_slot(x, R_RDX));
     em_jmp(c, stub);
     em_here8(c, hit);
+    xl_count_rcx(x, c, x->l->count.jc_direct);
     em8(c, 0xff);
     em_modrm_abs(c, 4, jc->pc + 8 * i, 0);
     return pc;

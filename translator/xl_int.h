@@ -161,6 +161,8 @@ void xl_adjust_sp(struct xl *x, int32_t by);
 void xl_push(struct xl *x, struct xl_insn *n, int src, uint64_t imm, unsigned size, unsigned avoid);
 /* xl_ctl.c */
 void xl_emit_ctl(struct xl *x, struct xl_insn *n);
+/* In counting mode: one more in a counter, through RCX, which is scratch. */
+void xl_count_rcx(struct xl *x, struct emit *e, uint64_t at);
 void xl_exit_to(struct xl *x, uint64_t target);
 /* xl_string.c */
 bool xl_string_direct(const struct xl *x, const struct xl_insn *n);
