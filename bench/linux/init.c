@@ -31,6 +31,22 @@ static void open_port(void)
         close(fd);
 }
 
+static int exists(const char *path)
+{
+    struct stat st;
+    return stat(path, &st) == 0;
+}
+
+static int is_uml(void)
+{
+    char text[256] = "";
+    int fd = open("/proc/cpuinfo", O_RDONLY);
+    if (fd >= 0 && read(fd, text, sizeof text - 1) < 0)
+        return 0;
+    close(fd);
+    return strstr(text, "User Mode Linux") != NULL;
+}
+
 int main(int argc, char **argv)
 {
     mount("dev", "/dev", "devtmpfs", 0, NULL);
@@ -56,9 +72,8 @@ int main(int argc, char **argv)
         return 1;
     tcdrain(1);
     sync();
-    struct stat st;
     /* Without ACPI there is nobody to cut the power; machines are started with -no-reboot. */
-    reboot(stat("/sys/firmware/acpi", &st) == 0 ? RB_POWER_OFF : RB_AUTOBOOT);
+    reboot(exists("/sys/firmware/acpi") || is_uml() ? RB_POWER_OFF : RB_AUTOBOOT);
     pause();
     return 0;
 }

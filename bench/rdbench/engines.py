@@ -1,4 +1,5 @@
 """The engines that are compared. An engine is a name and how to start a machine with it."""
+import os
 import shutil
 import subprocess
 
@@ -35,10 +36,18 @@ def all_engines(ringdown, qemu):
 DEFAULT = ("native", "window", "soft", "tcg")
 
 
-def probe(engine, guest):
+def fetched_uml(root):
+    """User-mode Linux from its Debian package, unpacked into the cache; None if it cannot be had."""
+    p = subprocess.run([os.path.join(root, "tests/boot/fetch"), "uml"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=False)
+    return os.path.join(p.stdout.split(" ", 1)[1].strip(), "root/usr/bin/linux.uml") if p.returncode == 0 else None
+
+
+def probe(engine, guest, root):
     """Sets engine.missing if it cannot run here; guest is a bare guest that ends at once."""
     if engine.kind == "native":
         return
+    if engine.kind == "uml" and not shutil.which(engine.program):
+        engine.program = fetched_uml(root) or engine.program
     if not engine.program or not shutil.which(engine.program):
         engine.missing = "%s is not there" % (engine.program or engine.name)
         return

@@ -27,7 +27,7 @@ class Context:
 
     def __init__(self, root, build, tmp, tsc_hz):
         self.root, self.build, self.tmp, self.tsc_hz = root, build, tmp, tsc_hz
-        self.samples, self.warm, self.only = 9, 0, None
+        self.samples, self.warm, self.only, self.quick = 9, 0, None, False
 
     def program(self, name):
         return os.path.join(self.build, "bench", name)
@@ -113,12 +113,20 @@ class Bare:
 class Linux:
     """A stock Debian kernel with a minimal init; the time to init is a workload of its own."""
 
+    boot, unit, scale = True, "us", 1e6
+
     def __init__(self, name, title, arch, timeout=400, work=True):
         self.name, self.title, self.arch, self.timeout, self.work = name, title, arch, timeout, work
         self.kernel = self.initrd = None
 
     def runs_on(self, engine):
-        return engine.kind == "vmm" or (engine.kind == "native" and self.work and not self.arch.startswith("i386"))
+        return engine.kind == "vmm" or (engine.kind in ("native", "uml") and self.work and not self.arch.startswith("i386"))
+
+    def native_command(self, ctx, tmpfs):
+        return [self.program, "dir=" + tmpfs, "busybox=" + self.busybox] + ctx.words().split()
+
+    def words(self, ctx):
+        return ctx.words() if self.work else "only=none"
 
     def prepare(self, ctx):
         if self.initrd:
@@ -137,22 +145,63 @@ class Linux:
     def run(self, engine, ctx):
         if engine.kind == "native":
             with tempfile.TemporaryDirectory(prefix="rd-bench-", dir="/dev/shm") as tmpfs:
-                r = session.run([self.program, "dir=" + tmpfs, "busybox=" + self.busybox] + ctx.words().split(),
-                                self.timeout, pin=True)
+                r = session.run(self.native_command(ctx, tmpfs), self.timeout, pin=True)
             need(r, self.name + " natively", 0)
-            return parse_bench(r.lines, ctx.tsc_hz, "us", 1e6), None
-        words = ctx.words() if self.work else "only=none"
+            return parse_bench(r.lines, ctx.tsc_hz, self.unit, self.scale), None
+        if engine.kind == "uml":
+            return self.run_uml(engine, ctx)
         r = session.run(engine.command("-m", "512M", "-display", "none", "-monitor", "none", "-serial", "null", "-serial", "stdio",
                                        "-no-reboot", "-kernel", self.kernel, "-initrd", self.initrd, "-append",
-                                       "console=ttyS0 panic=-1 quiet -- " + words, *stats_option(engine, ctx)), self.timeout)
+                                       "console=ttyS0 panic=-1 quiet -- " + self.words(ctx), *stats_option(engine, ctx)), self.timeout)
         need(r, "%s under %s" % (self.name, engine.name), 0)
-        out = parse_bench(r.lines, ctx.tsc_hz, "us", 1e6)
+        return self.results(r, ctx), read_stats(engine, ctx)
+
+    def run_uml(self, engine, ctx):
+        """A kernel that is a program; its console is its standard output. It ends with status 0 however the guest does."""
+        r = session.run(engine.command("mem=512M", "initrd=" + self.initrd, "con=null", "con0=null", "ssl=null", "ssl1=null,fd:1", "quiet", "panic=-1",
+                                       "umid=rd-bench-%d" % os.getpid(), "uml_dir=" + ctx.tmp, "--", *self.words(ctx).split()), self.timeout, pin=True)
+        need(r, "%s under %s" % (self.name, engine.name), 0)
+        return self.results(r, ctx), None
+
+    def results(self, r, ctx):
+        out = parse_bench(r.lines, ctx.tsc_hz, self.unit, self.scale)
         for line in r.lines:
-            if line.text == "INIT" and (not ctx.only or "boot" in ctx.only):
+            if self.boot and line.text == "INIT" and (not ctx.only or "boot" in ctx.only):
                 out["boot"] = Sample("ms", [line.wall_ns / 1e6], None, "start of the process to /init, wall clock")
                 if line.cpu_ns is not None:
                     out["boot-cpu"] = Sample("ms", [line.cpu_ns / 1e6], None, "the same in CPU time")
-        return out, read_stats(engine, ctx)
+        return out
+
+
+class Macro(Linux):
+    """Jobs of whole programs from Debian packages, in the same guest; one sample of each in a round."""
+
+    boot, unit, scale = False, "ms", 1e3
+
+    def __init__(self, name, title, timeout=1800):
+        super().__init__(name, title, "amd64", timeout)
+
+    def words(self, ctx):
+        return " ".join((["quick=1"] if ctx.quick else []) + (["only=" + ",".join(ctx.only)] if ctx.only else []))
+
+    def native_command(self, ctx, tmpfs):
+        return [os.path.join(self.world, "macro"), "world=" + self.world, "dir=" + tmpfs] + self.words(ctx).split()
+
+    def prepare(self, ctx):
+        if self.initrd:
+            return
+        fetch = os.path.join(ctx.root, "tests/boot/fetch")
+        self.kernel = os.path.join(fetch_dirs(fetch, "amd64")["amd64"], "vmlinuz")
+        self.world = os.path.join(ctx.build, "bench", "macro-world")
+        subprocess.run([os.path.join(ctx.root, "bench/linux/macro-world"), self.world, ctx.program("macro-amd64")], check=True)
+        initrd = os.path.join(ctx.build, "bench", "initrd-macro.cpio")
+        files = ["init=" + ctx.program("init-amd64"), "bin/work=" + ctx.program("macro-amd64")]
+        for folder, _, names in os.walk(self.world):
+            at = os.path.normpath(os.path.join("w", os.path.relpath(folder, self.world)))
+            files += ["%s/%s=%s" % (at, n, os.path.join(folder, n)) for n in names if n != "macro"]
+        subprocess.run([os.path.join(ctx.root, "tests/boot/mkinitramfs"), "-o", initrd, "-a", "amd64", "-u", "-d", "w", "-d", "w/lib"]
+                       + [x for f in files for x in ("-p", f)], check=True, stdout=subprocess.DEVNULL)
+        self.initrd = initrd
 
 
 def fetch_dirs(fetch, *names):
@@ -165,9 +214,10 @@ def all_suites():
         Bare("compute", "Engine: the same bytes natively and in a bare 64-bit guest", "compute.elf", "compute-native"),
         Bare("nano", "Nanobenchmarks: privileged operations in a bare guest", "nano.elf", "nano-native", unit="ticks"),
         Linux("linux", "Stock Debian amd64 kernel", "amd64"),
+        Macro("macro", "Whole programs on a stock Debian amd64 kernel"),
         Linux("boot-i386", "Boot of the stock i386 kernel", "i386", work=False),
         Linux("boot-i386-pae", "Boot of the stock i386 PAE kernel", "i386-pae", work=False),
     ]
 
 
-DEFAULT = ("compute", "nano", "linux")
+DEFAULT = ("compute", "nano", "linux", "macro")
