@@ -64,7 +64,8 @@ void cc_link(struct codecache *cc, struct cc_block *from, unsigned i, struct cc_
             l->cross_next->cross_prev = &l->cross_next;
         *head = l;
     }
-    l->in_place = exit_of(l)->jmp_pc == to->d.hot_pc;
+    /* A block that is nothing but a jump to itself starts at its own jump, too. */
+    l->in_place = exit_of(l)->jmp_pc == to->d.hot_pc && to != from;
     if (!l->in_place)
         aim(cc, exit_of(l), goal(l));
     cc->stats->chain_links++;

@@ -341,6 +341,9 @@ class Run(Case):
         for name in ("chain_hits", "indirect_hits", "blocks_executed", "insns_executed"):
             self.assertIsNone(s[name])
 
+    def test_jump_to_itself_is_chained_to_itself(self):
+        self.assertLess(self.stats_of_a_second("bt")["tc_entries"], 100)
+
     def test_account_of_time_can_be_left_out(self):
         self.assertNotIn("time", self.stats_of_a_second("bt,account=off"))
 
