@@ -6,5 +6,6 @@ session   one process under measurement
 store     results of one run of the runner, kept as they come in, so that it can be resumed
 summary   ratios, medians, spread
 account   where the time went
+scale     curves: costs against sizes
 report    table, JSON, HTML
 """

@@ -2,7 +2,7 @@
 import html
 import math
 
-from . import account, summary
+from . import account, scale, summary
 
 
 def number(x):
@@ -90,6 +90,9 @@ def as_markdown(header, rows):
 def tables(data, titles, order, accounts):
     """(title, header, rows) of everything that was measured."""
     for suite in data:
+        if suite == "scale":
+            yield from scale.tables(scale.collect(data), order)
+            continue
         yield titles.get(suite, suite), *(paper_table(data, order) if suite == "nano" else suite_table(data, suite, order))
     if accounts:
         yield ("Where the time went, in % of the run", *account.turned(*account.table(accounts)))
@@ -110,6 +113,7 @@ def as_json(header, data, order, accounts):
                     "ratio_native": summary.ratio(figures, e, "native"), "ratio_tcg": summary.ratio(figures, e, "tcg"),
                     "note": f.note, "result": sorted(f.checks)}
                 for e, f in summary.measured(figures).items()}
+    out["steps"] = [dict(zip(("curve", "engine", "from", "to", "factor", "why"), s)) for s in scale.steps(scale.collect(data))]
     for t in summary.targets():
         m = t.measured(data)
         if m is not None:
@@ -168,7 +172,7 @@ def chart(data, suite, base, order):
 
 
 def html_table(header, rows):
-    cell = lambda c: '<td class="no">NO</td>' if c == "NO" else "<td>%s</td>" % html.escape(c)
+    cell = lambda c: '<td class="no">%s</td>' % c if c in ("NO", "NOT EXPLAINED") else "<td>%s</td>" % html.escape(c)
     return ("<table><tr>" + "".join("<th>%s</th>" % html.escape(h) for h in header) + "</tr>"
             + "".join("<tr>" + "".join(cell(c) for c in r) + "</tr>" for r in rows) + "</table>")
 
@@ -178,6 +182,9 @@ def as_html(header, data, titles, order, accounts):
            "<h1>Ringdown benchmarks</h1><p>", html.escape(describe(header)), "</p><p>", html.escape(" ".join(summary.__doc__.split())),
            "</p>"]
     for suite in data:
+        if suite == "scale":
+            out.append(scale.as_html(scale.collect(data), order, COLOURS, describe(header) + ".", html_table))
+            continue
         out.append("<h2>%s</h2>" % html.escape(titles.get(suite, suite)))
         for base in ("native", "tcg"):
             svg = chart(data, suite, base, order)

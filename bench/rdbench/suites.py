@@ -113,7 +113,7 @@ class Bare:
 class Linux:
     """A stock Debian kernel with a minimal init; the time to init is a workload of its own."""
 
-    boot, unit, scale = True, "us", 1e6
+    boot, unit, scale, memory = True, "us", 1e6, "512M"
 
     def __init__(self, name, title, arch, timeout=400, work=True):
         self.name, self.title, self.arch, self.timeout, self.work = name, title, arch, timeout, work
@@ -150,15 +150,17 @@ class Linux:
             return parse_bench(r.lines, ctx.tsc_hz, self.unit, self.scale), None
         if engine.kind == "uml":
             return self.run_uml(engine, ctx)
-        r = session.run(engine.command("-m", "512M", "-display", "none", "-monitor", "none", "-serial", "null", "-serial", "stdio",
-                                       "-no-reboot", "-kernel", self.kernel, "-initrd", self.initrd, "-append",
-                                       "console=ttyS0 panic=-1 quiet -- " + self.words(ctx), *stats_option(engine, ctx)), self.timeout)
+        r = session.run(self.machine(engine, self.memory, self.initrd, self.words(ctx)) + stats_option(engine, ctx), self.timeout)
         need(r, "%s under %s" % (self.name, engine.name), 0)
         return self.results(r, ctx), read_stats(engine, ctx)
 
+    def machine(self, engine, memory, initrd, words):
+        return engine.command("-m", memory, "-display", "none", "-monitor", "none", "-serial", "null", "-serial", "stdio", "-no-reboot",
+                              "-kernel", self.kernel, "-initrd", initrd, "-append", "console=ttyS0 panic=-1 quiet -- " + words)
+
     def run_uml(self, engine, ctx):
         """A kernel that is a program; its console is its standard output. It ends with status 0 however the guest does."""
-        r = session.run(engine.command("mem=512M", "initrd=" + self.initrd, "con=null", "con0=null", "ssl=null", "ssl1=null,fd:1", "quiet", "panic=-1",
+        r = session.run(engine.command("mem=" + self.memory, "initrd=" + self.initrd, "con=null", "con0=null", "ssl=null", "ssl1=null,fd:1", "quiet", "panic=-1",
                                        "umid=rd-bench-%d" % os.getpid(), "uml_dir=" + ctx.tmp, "--", *self.words(ctx).split()), self.timeout, pin=True)
         need(r, "%s under %s" % (self.name, engine.name), 0)
         return self.results(r, ctx), None
@@ -204,6 +206,48 @@ class Macro(Linux):
         self.initrd = initrd
 
 
+class Scale(Linux):
+    """Curves; see scale.py. Guest RAM is a curve of its own, of one boot for each point."""
+
+    boot = False
+    RAM = (128, 256, 512, 1024, 2048)
+
+    def __init__(self, name, title, timeout=1800):
+        super().__init__(name, title, "amd64", timeout)
+
+    def words(self, ctx):
+        return " ".join((["quick=1"] if ctx.quick else []) + (["only=" + ",".join(ctx.only)] if ctx.only else []))
+
+    def native_command(self, ctx, tmpfs):
+        return [ctx.program("scale-amd64"), "dir=" + tmpfs] + self.words(ctx).split()
+
+    def prepare(self, ctx):
+        if self.initrd:
+            return
+        super().prepare(ctx)
+        self.small_initrd = self.initrd
+        self.initrd = os.path.join(ctx.build, "bench", "initrd-scale.gz")
+        subprocess.run([os.path.join(ctx.root, "tests/boot/mkinitramfs"), "-o", self.initrd, "-a", "amd64", "-p", "init=" + ctx.program("init-amd64"),
+                        "-p", "bin/work=" + ctx.program("scale-amd64")], check=True, stdout=subprocess.DEVNULL)
+
+    def run(self, engine, ctx):
+        self.memory = "1G"
+        curves = ctx.only or ["ram-boot", "ram-fork", "other"]
+        out, counters = super().run(engine, ctx) if set(curves) - {"ram-boot", "ram-fork"} else ({}, None)
+        if engine.kind == "vmm" and set(curves) & {"ram-boot", "ram-fork"}:
+            for mib in self.RAM[:3] if ctx.quick else self.RAM:
+                out.update(self.boot_with(engine, ctx, mib))
+        return out, counters
+
+    def boot_with(self, engine, ctx, mib):
+        r = session.run(self.machine(engine, "%dM" % mib, self.small_initrd, "samples=3 warm=0 only=fork-wait"), self.timeout)
+        need(r, "%s with %d MiB under %s" % (self.name, mib, engine.name), 0)
+        init = [line.cpu_ns for line in r.lines if line.text == "INIT" and line.cpu_ns is not None]
+        out = {"ram-boot@%d" % mib: Sample("ms", [init[0] / 1e6])} if init else {}
+        forks = parse_bench(r.lines, ctx.tsc_hz, "us", 1e6).get("fork-wait")
+        return {**out, "ram-fork@%d" % mib: forks} if forks else out
+
+
 def fetch_dirs(fetch, *names):
     p = subprocess.run([fetch, *names], stdout=subprocess.PIPE, text=True, check=True)
     return dict(line.split(" ", 1) for line in p.stdout.splitlines())
@@ -215,6 +259,7 @@ def all_suites():
         Bare("nano", "Nanobenchmarks: privileged operations in a bare guest", "nano.elf", "nano-native", unit="ticks"),
         Linux("linux", "Stock Debian amd64 kernel", "amd64"),
         Macro("macro", "Whole programs on a stock Debian amd64 kernel"),
+        Scale("scale", "Scaling"),
         Linux("boot-i386", "Boot of the stock i386 kernel", "i386", work=False),
         Linux("boot-i386-pae", "Boot of the stock i386 PAE kernel", "i386-pae", work=False),
     ]
