@@ -124,6 +124,7 @@ static void fault_handler(int sig, siginfo_t *si, void *ctx)
     }
     if (v->vm->cfg.trap && g[REG_TRAPNO] == EXC_GP && *(const uint8_t *)(uintptr_t)g[REG_RIP] == XL_TRAP_BYTE) {
         v->stats->traps++;
+        v->stats->acct.count[ACCT_fault_insn]++;
         g[REG_RIP]++; /* to the callout */
         return;
     }

@@ -4,10 +4,13 @@
  * first one to themselves.
  */
 #include <fcntl.h>
+#include <net/if.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/reboot.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <termios.h>
@@ -47,6 +50,20 @@ static int is_uml(void)
     return strstr(text, "User Mode Linux") != NULL;
 }
 
+/* ifconfig lo up */
+static void loopback_up(void)
+{
+    struct ifreq r = {.ifr_name = "lo"};
+    int s = socket(AF_INET, SOCK_DGRAM, 0);
+    if (s < 0)
+        return;
+    if (ioctl(s, SIOCGIFFLAGS, &r) == 0) {
+        r.ifr_flags |= IFF_UP | IFF_RUNNING;
+        ioctl(s, SIOCSIFFLAGS, &r);
+    }
+    close(s);
+}
+
 int main(int argc, char **argv)
 {
     mount("dev", "/dev", "devtmpfs", 0, NULL);
@@ -57,6 +74,7 @@ int main(int argc, char **argv)
     mount("proc", "/proc", "proc", 0, NULL);
     mount("sys", "/sys", "sysfs", 0, NULL);
     mount("tmp", "/tmp", "tmpfs", 0, NULL);
+    loopback_up();
     pid_t child = fork();
     if (child == 0) {
         char *args[32] = {"work", "dir=/tmp", "busybox=/bin/busybox"};

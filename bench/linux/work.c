@@ -119,8 +119,8 @@ int main(int argc, char **argv)
     if (samples == 0 || samples > MAX_SAMPLES)
         samples = 11;
     setvbuf(stdout, NULL, _IOLBF, 0);
-    const struct work *const lists[] = {user_works, system_works, process_works};
-    for (unsigned k = 0; k < 3; k++)
+    const struct work *const lists[] = {user_works, system_works, process_works, network_works};
+    for (unsigned k = 0; k < 4; k++)
         for (const struct work *w = lists[k]; w->name; w++)
             if (wanted(w->name))
                 measure(w);

@@ -10,7 +10,7 @@ struct work {
     void (*close)(void);     /* after the last; may be null */
     uint64_t (*check)(void); /* a result that must be the same everywhere; may be null */
 };
-extern const struct work user_works[], system_works[], process_works[];
+extern const struct work user_works[], system_works[], process_works[], network_works[];
 
 extern const char *work_dir;     /* a directory on tmpfs */
 extern const char *work_busybox; /* BusyBox, for shells */

@@ -18,6 +18,7 @@ CLASSES = {
     "fault_true": ("true faults", "#f7b6d2"),
     "fault_trace": ("writes to traced pages", "#bcbd22"),
     "fault_adapt": ("faults that adapt a site", "#dbdb8d"),
+    "fault_insn": ("signals of trapping instructions", "#e7969c"),
     "fault_other": ("other guest exceptions", "#aec7e8"),
     "world_switch": ("world switches", "#17becf"),
     "host_call": ("host system calls", "#9edae5"),

@@ -33,7 +33,32 @@ def all_engines(ringdown, qemu):
     ]
 
 
-DEFAULT = ("native", "window", "soft", "tcg")
+DEFAULT = ("native", "window", "soft", "direct", "auto", "trap", "tcg", "uml")
+QUICK = ("native", "window", "auto", "tcg")
+
+
+def wrong_mode(engine, counters, user_code):
+    """What ringdown's counters say against what the engine claims to be; None if they agree. user_code: the guest had some."""
+    if not counters:
+        return None
+    window, direct, traps = counters["window_maps"], counters["uw_runs"], counters.get("traps", 0)
+    if engine.name == "soft" and window:
+        return "the soft path made window mappings"
+    if engine.name in ("window", "direct", "auto", "trap") and not window:
+        return "the window was never used"
+    if engine.name == "trap" and (traps < 100 or not counters.get("trap_pt_traced", 0)):
+        return "hardly anything trapped"
+    if engine.name == "trap" and traps > sum(counters.get("callouts_by_kind", {}).values()):
+        return "more traps than instructions that were carried out"
+    if engine.name != "trap" and traps:
+        return "instructions trapped"
+    if engine.name in ("window", "soft") and direct:
+        return "user code ran directly"
+    if engine.name == "direct" and user_code and not direct:
+        return "no user code ran directly"
+    if engine.name == "auto" and user_code and not counters.get("tc_entries"):
+        return "nothing was translated"
+    return None
 
 
 def fetched_uml(root):

@@ -86,6 +86,8 @@ def need(result, what, status):
 class Bare:
     """A bare 64-bit guest that times itself; natively, a program with the same object code."""
 
+    has_user_code = False
+
     def __init__(self, name, title, guest, native, unit="ns", scale=1e9, timeout=300):
         self.name, self.title, self.guest, self.native = name, title, guest, native
         self.unit, self.scale, self.timeout = unit, scale, timeout
@@ -113,7 +115,7 @@ class Bare:
 class Linux:
     """A stock Debian kernel with a minimal init; the time to init is a workload of its own."""
 
-    boot, unit, scale, memory = True, "us", 1e6, "512M"
+    boot, unit, scale, memory, has_user_code = True, "us", 1e6, "512M", True
 
     def __init__(self, name, title, arch, timeout=400, work=True):
         self.name, self.title, self.arch, self.timeout, self.work = name, title, arch, timeout, work
@@ -265,4 +267,5 @@ def all_suites():
     ]
 
 
-DEFAULT = ("compute", "nano", "linux", "macro")
+DEFAULT = ("compute", "nano", "linux", "macro", "scale", "boot-i386", "boot-i386-pae")
+QUICK = ("compute", "nano", "linux", "macro")

@@ -1,0 +1,128 @@
+#!/usr/bin/env python3
+"""The runner's own logic: modes, accounts, ratios, steps, resuming."""
+import os
+import sys
+import tempfile
+import unittest
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+sys.dont_write_bytecode = True
+from rdbench import account, engines, report, scale, store, summary  # noqa: E402
+
+
+def engine(name):
+    return {e.name: e for e in engines.all_engines("ringdown", None)}[name]
+
+
+def record(suite, eng, name, values, check=None, rnd=0, counters=None):
+    return {"round": rnd, "suite": suite, "engine": eng, "counters": counters,
+            "samples": {name: {"unit": "us", "values": values, "check": check, "note": None}}}
+
+
+def times(classes, wall, total=None):
+    return {"time": {"wall_ns": wall, "cpu_ns": wall, "sum_ns": sum(classes.values()) if total is None else total, "classes": classes,
+                     "callouts_by_kind": {"OUT": wall // 10}}}
+
+
+class Modes(unittest.TestCase):
+    def wrong(self, name, window, direct, user=True):
+        return engines.wrong_mode(engine(name), {"window_maps": window, "uw_runs": direct, "tc_entries": 1}, user)
+
+    def test_modes_are_told_from_the_counters(self):
+        self.assertIsNone(self.wrong("soft", 0, 0))
+        self.assertIn("soft path", self.wrong("soft", 5, 0))
+        self.assertIn("never used", self.wrong("window", 0, 0))
+        self.assertIn("directly", self.wrong("window", 5, 1))
+        self.assertIn("no user code", self.wrong("direct", 5, 0))
+        self.assertIsNone(self.wrong("direct", 5, 0, user=False))
+        self.assertIsNone(self.wrong("direct", 5, 9))
+        self.assertIsNone(engines.wrong_mode(engine("tcg"), None, True))
+
+    def test_trap_and_emulate_traps_and_nobody_else(self):
+        def wrong(name, traps, callouts=1000):
+            return engines.wrong_mode(engine(name), {"window_maps": 5, "uw_runs": 0, "tc_entries": 1, "traps": traps, "trap_pt_traced": 1,
+                                                     "callouts_by_kind": {"CLI": callouts}}, True)
+        self.assertIsNone(wrong("trap", 500))
+        self.assertIn("hardly", wrong("trap", 5))
+        self.assertIn("more traps", wrong("trap", 1001))
+        self.assertIn("trapped", wrong("window", 1))
+
+
+class Accounts(unittest.TestCase):
+    def test_sum_far_from_the_wall_time_is_a_problem(self):
+        self.assertIsNone(account.problem(times({"tc_user": 10**10}, 10**10)))
+        self.assertIsNone(account.problem(times({}, 10**10, int(0.96e10))))
+        self.assertIn("94.0 %", account.problem(times({}, 10**10, int(0.94e10))))
+        self.assertIn("106.0 %", account.problem(times({}, 10**10, int(1.06e10))))
+
+    def test_short_runs_are_not_judged(self):
+        self.assertIsNone(account.problem(times({}, 10**9, 1)))
+        self.assertIsNone(account.problem(None))
+
+    def test_shares_are_medians_over_the_rounds(self):
+        runs = [record("linux", "window", "x", [1], rnd=i, counters=times({"tc_user": u, "idle": 10**10 - u}, 10**10))
+                for i, u in enumerate((10**9, 3 * 10**9, 9 * 10**9))]
+        a = account.collect(runs)["linux"]["window"]
+        self.assertAlmostEqual(a["classes"]["tc_user"], 0.3)
+        self.assertAlmostEqual(a["sum"], 1.0)
+        self.assertIn("30", account.chart({"linux": {"window": a}}))
+        self.assertIn("OUT 10.0", account.callout_table({"linux": {"window": a}})[1][0][2])
+
+    def test_every_class_of_the_program_is_known(self):
+        with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "../base/acct.def"), encoding="ascii") as f:
+            names = [line.split("(")[1].split(",")[0] for line in f if line.startswith("ACCT(")]
+        self.assertEqual(sorted(names), sorted(account.CLASSES))
+
+
+class Results(unittest.TestCase):
+    def test_different_results_are_found(self):
+        same = [record("linux", e, "sha", [1], "ab") for e in ("native", "window")]
+        self.assertEqual(summary.disagreements(summary.collect(same)), [])
+        self.assertEqual(len(summary.disagreements(summary.collect(same + [record("linux", "tcg", "sha", [1], "cd")]))), 1)
+
+    def test_ratio_is_the_median_of_the_rounds_ratios(self):
+        data = summary.collect([record("linux", "native", "x", [b], rnd=i) for i, b in enumerate((1, 2, 4))]
+                               + [record("linux", "window", "x", [a], rnd=i) for i, a in enumerate((2, 6, 100))])
+        self.assertEqual(summary.ratio(data["linux"]["x"], "window", "native"), 3)
+
+
+class Steps(unittest.TestCase):
+    def curves(self, costs, curve="code"):
+        return scale.collect(summary.collect([record("scale", "window", "%s@%d" % (curve, 16 << i), [c]) for i, c in enumerate(costs)]))
+
+    def test_step_of_more_than_two_is_found_and_unexplained(self):
+        self.assertEqual(scale.steps(self.curves([1, 1.9, 3.7])), [])
+        (step,) = scale.steps(self.curves([1, 1.9, 3.9]))
+        self.assertEqual(step[:4], ("code", "window", 32, 64))
+        self.assertEqual(scale.step_table(self.curves([1, 1.9, 3.9]))[1][0][-1], "NOT EXPLAINED")
+
+    def test_known_steps_say_why(self):
+        self.assertIn("cache", scale.step_table(self.curves([1, 1, 3], "set"))[1][0][-1])
+
+    def test_page_has_a_chart_of_each_curve(self):
+        header = {"date": "", "cpu": "<cpu>", "cpus": 1, "tsc_hz": 1e9, "kernel": "", "commit": "", "modified": False, "rounds": 1, "load": 0}
+        data = summary.collect([record("scale", "window", "code@%d" % p, [p]) for p in (16, 32, 64)])
+        page = report.as_html(header, data, {}, ["window"], {})
+        self.assertIn("<polyline", page)
+        self.assertIn("&lt;cpu&gt;", page)
+        self.assertNotIn("http", page)  # self-contained
+
+
+class Resuming(unittest.TestCase):
+    def test_half_written_line_is_dropped_and_done_work_is_known(self):
+        with tempfile.TemporaryDirectory() as tmp:
+            st = store.Store(tmp)
+            st.start({"rounds": 2})
+            st.add(record("linux", "window", "x", [1]))
+            with open(st.path, "a", encoding="utf-8") as f:
+                f.write('{"round": 0, "sui')
+            again = store.Store(tmp).load()
+            again.rewrite()
+            self.assertTrue(again.done(0, "linux", "window"))
+            self.assertFalse(again.done(1, "linux", "window"))
+            again.add(record("linux", "tcg", "x", [1]))
+            self.assertEqual(len(store.Store(tmp).load().records), 2)
+
+
+if __name__ == "__main__":
+    unittest.main()
