@@ -260,7 +260,7 @@ static const struct curve {
     unsigned first, last, quick_last; /* doubling */
 } curves[] = {
     {"ring", ring_point, 2, 256, 32},          {"set", set_point, 16, 131072, 16384},
-    {"kset", kset_point, 64, 131072, 16384},   {"code", code_point, 16, 16384, 1024},
+    {"kset", kset_point, 64, 131072, 16384},   {"code", code_point, 2, 16384, 1024},
     {"maps", maps_point, 1024, 131072, 16384},
 };
 

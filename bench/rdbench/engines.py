@@ -77,7 +77,7 @@ def probe(engine, guest, root):
         engine.missing = "%s is not there" % (engine.program or engine.name)
         return
     if engine.kind == "bochs":
-        engine.missing = "needs a disk image to start from; not supported yet"
+        engine.missing = "its time stamp counter counts instructions: it cannot time itself as the others do"
         return
     if engine.kind != "vmm":
         return
