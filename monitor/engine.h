@@ -104,7 +104,8 @@ int vcpu_kick_signal(void);
 /* The CPU model, to be completed (hypervisor leaves, TSC frequency) before the first run: monitor/cpumodel.h. */
 struct cpumodel *vm_cpumodel(struct vm *vm);
 
-/* State. Reads and writes are of the whole; writing recomputes what depends on it and flushes what must be. */
+/* State. Reads and writes are of the whole; writing recomputes what depends on it and flushes what must be. PAE paging goes by
+ * pdpte[], registers that the guest's tables may have left behind: they are not loaded again. -RD_E_INVAL if they cannot be. */
 void vcpu_get_state(struct vcpu *v, struct cpu *out);
 int vcpu_set_state(struct vcpu *v, const struct cpu *in);
 /* FPU state in XSAVE standard format; bytes = area size for the offered XCR0. */

@@ -320,8 +320,7 @@ int vcpu_set_state(struct vcpu *v, const struct cpu *in)
     for (unsigned i = 0; i < S_COUNT; i++)
         cpu_seg_cache(&v->c.seg[i]);
     cpu_update_key(&v->c);
-    if ((v->c.cr0 & CR0_PG) && (v->c.cr4 & CR4_PAE) && !(v->c.efer & EFER_LMA) &&
-        pt_load_pdptes(v->mem, &v->c, v->c.cr3))
+    if ((v->c.cr0 & CR0_PG) && (v->c.cr4 & CR4_PAE) && !(v->c.efer & EFER_LMA) && !pt_pdptes_valid(v->c.pdpte))
         return -RD_E_INVAL;
     forget_everything(v);
     return 0;

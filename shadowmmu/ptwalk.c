@@ -260,17 +260,24 @@ int pt_walk(struct gpmem *m, const struct cpu *c, uint64_t lin, unsigned access,
     return 0;
 }
 
+/* SDM 3A 4.4.1: bits 2:1, 8:5 and 63:MAXPHYADDR of a present PDPTE are reserved. */
+bool pt_pdptes_valid(const uint64_t pdpte[4])
+{
+    const uint64_t reserved = 0x1e6 | ~(((uint64_t)1 << GUEST_MAXPHYADDR) - 1);
+    for (unsigned i = 0; i < 4; i++)
+        if ((pdpte[i] & PTE_P) && (pdpte[i] & reserved))
+            return false;
+    return true;
+}
+
 int pt_load_pdptes(struct gpmem *m, struct cpu *c, uint64_t cr3)
 {
-    /* SDM 3A 4.4.1: bits 2:1, 8:5 and 63:MAXPHYADDR of a present PDPTE are reserved. */
-    const uint64_t reserved = 0x1e6 | ~(((uint64_t)1 << GUEST_MAXPHYADDR) - 1);
     const volatile uint64_t *p = (const volatile uint64_t *)gpmem_ptr(m, cr3 & 0xffffffe0u);
     uint64_t e[4];
-    for (unsigned i = 0; i < 4; i++) {
+    for (unsigned i = 0; i < 4; i++)
         e[i] = p ? p[i] : ~0ull;
-        if ((e[i] & PTE_P) && (e[i] & reserved))
-            return 1;
-    }
+    if (!pt_pdptes_valid(e))
+        return 1;
     for (unsigned i = 0; i < 4; i++)
         c->pdpte[i] = e[i];
     return 0;

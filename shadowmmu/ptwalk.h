@@ -31,6 +31,8 @@ struct pt_result {
 /* Returns 0 and *r, or 1 with *pf_error = the #PF error code (SDM 3A 4.7). lin must be canonical in long mode. */
 int pt_walk(struct gpmem *m, const struct cpu *c, uint64_t lin, unsigned access, struct pt_result *r,
             uint32_t *pf_error);
+/* No reserved bit set in what MOV CR3 would load? */
+bool pt_pdptes_valid(const uint64_t pdpte[4]);
 /* Loads c->pdpte[] for PAE paging from CR3 as MOV CR3 does. Returns 0, or 1 if a reserved bit is set (#GP(0)). */
 int pt_load_pdptes(struct gpmem *m, struct cpu *c, uint64_t cr3);
 /* Physical-address width offered to the guest (CPUID 0x80000008), for reserved bits. */

@@ -279,6 +279,13 @@ Test(ptwalk, pdptes_with_reserved_bits_load_nothing)
     }
 }
 
+Test(ptwalk, pdptes_are_valid_without_reserved_bits_or_absent)
+{
+    uint64_t good[4] = {T0 | P, 0xfff0000000001ffe, 0, T0 | P | 0xe18}, bad[4] = {0, 0, 0, T0 | P | 0x20};
+    cr_expect(pt_pdptes_valid(good));
+    cr_expect(!pt_pdptes_valid(bad));
+}
+
 Test(ptwalk, pdptes_outside_ram_read_as_ones_and_fail) { cr_expect_eq(pt_load_pdptes(m, &c, 0xe0000000), 1); }
 
 /* PML4 256, PDPT 1, directory 1, table 1 */
