@@ -77,8 +77,8 @@ static unsigned site_flags(const struct xl_insn *n, unsigned size)
         flags |= n->how == XL_READ ? XL_SITE_X87 : XL_SITE_X87 | XL_SITE_MMX;
     if (n->i.meta.category == ZYDIS_CATEGORY_X87_ALU && xl_x87_waits(n))
         flags |= n->how == XL_READ ? XL_SITE_X87 : XL_SITE_X87 | XL_SITE_LATE;
-    if (size == 10 && short_address(n))
-        flags |= XL_SITE_X87ENV | XL_SITE_WRAP;
+    if (size == 10)
+        flags |= XL_SITE_X87ENV | (short_address(n) ? XL_SITE_WRAP : 0);
     switch (n->i.mnemonic) {
     case ZYDIS_MNEMONIC_VCVTPH2PS: return flags | XL_SITE_UNALIGNED; /* seen on the CPU; the manual says otherwise */
     case ZYDIS_MNEMONIC_VCVTPS2PH: /* converts, and sets MXCSR, before it looks at the destination */

@@ -140,17 +140,17 @@ static unsigned imm8_bytes(uint8_t op)
     return memchr("\x70\x71\x72\x73\xa4\xac\xba\xc2\xc4\xc5\xc6", op, 11) != NULL;
 }
 
-static bool opcode_is_cut(const struct xl *x, const struct xl_insn *n, unsigned have, unsigned at, unsigned map)
+/* at: of the opcode; jcc: bytes of the immediate where the two-byte map has Jcc. */
+static bool opcode_is_cut(const struct xl *x, const struct xl_insn *n, unsigned have, unsigned at, unsigned map,
+                          unsigned jcc)
 {
-    if (map == MAP_NONE)
-        return false;
     if (at >= have)
         return true;
     uint8_t op = n->bytes[at];
     if (map != MAP_0F)
         return modrm_is_cut(x, n, have, at + 1, map == MAP_0F3A);
     if (op >> 4 == 8)
-        return at + (x->in->key & (CPU_KEY_CODE32 | CPU_KEY_CODE64) ? 5 : 3) > have; /* whatever prefixes say */
+        return at + 1 + jcc > have;
     if (op >> 2 == 8) /* MOV to and from CR and DR: ModRM.mod is ignored */
         return at + 2 > have;
     return has_modrm(op) && modrm_is_cut(x, n, have, at + 1, imm8_bytes(op));
@@ -198,14 +198,16 @@ static bool is_cut(const struct xl *x, const struct xl_insn *n, unsigned have)
         return k < have && group_is_cut(x, n, have, k);
     const uint8_t *b = n->bytes + k;
     if (is_vex(x, b)) {
-        unsigned prefix = b[0] == 0x62 ? 4 : b[0] == 0xc4 ? 3 : 2;
-        return opcode_is_cut(x, n, have, k + prefix, b[0] == 0xc5 ? MAP_0F : b[1] & 3);
+        unsigned prefix = b[0] == 0x62 ? 4 : b[0] == 0xc4 ? 3 : 2, map = b[0] == 0xc5 ? MAP_0F : b[1] & 3;
+        if (map == MAP_NONE) /* then the byte counts as the ModRM that it is for LES and BOUND */
+            return modrm_is_cut(x, n, have, k + 1, 0);
+        return opcode_is_cut(x, n, have, k + prefix, map, x->in->key & (CPU_KEY_CODE32 | CPU_KEY_CODE64) ? 4 : 2);
     }
     if (b[0] != 0x0f)
         return group_is_cut(x, n, have, k);
     if (b[1] >> 3 == 7)
-        return opcode_is_cut(x, n, have, k + 2, b[1] & 2 ? MAP_0F3A : MAP_0F38);
-    return b[1] != 0x0f && opcode_is_cut(x, n, have, k + 1, MAP_0F);
+        return opcode_is_cut(x, n, have, k + 2, b[1] & 2 ? MAP_0F3A : MAP_0F38, 0);
+    return b[1] != 0x0f && opcode_is_cut(x, n, have, k + 1, MAP_0F, x->m64 ? 4 : immz_bytes(x, n, have, k));
 }
 
 /* Is it something that the decoder knows, in a place where this CPU has nothing, or nothing as long? SSE4A's immediates are behind

@@ -133,6 +133,8 @@ Test(xl_decode, reserved_maps_are_undefined_before_their_opcode_is_fetched)
     cr_expect_eq(cut(BYTES(0x62, 0xf0)), XL_OK);
     cr_expect_eq(env_class(0), XL_UD);
     cr_expect_eq(cut(BYTES(0xc4, 0xe5, 0x78)), XL_NEED_NEXT);
+    cr_expect_eq(cut(BYTES(0xc4, 0x68)), XL_NEED_NEXT); /* as LES, which is not there in 64-bit mode, but has a disp8 */
+    cr_expect_eq(cut(BYTES(0xc4, 0x68, 0x00)), XL_OK);
 }
 
 Test(xl_decode, sixteen_bytes_are_too_long)
