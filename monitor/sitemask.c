@@ -51,17 +51,18 @@ static uint64_t read_k(struct vcpu *v, unsigned k)
     return cpumodel_has(v->cpu, CPU_FEAT_AVX512BW) ? read_k64(k) : read_k16(k);
 }
 
-/* The sign bits of a vector register's elements. */
+/* The sign bits of a vector register's elements. Looking at a component does not make it one in use (XSAVE shows that). */
 static uint64_t read_signs(struct vcpu *v, unsigned reg, unsigned shift, unsigned count)
 {
-    uint64_t bits = 0;
+    uint64_t bits = 0, *bv = (uint64_t *)(v->xsave + FPU_BV);
     unsigned per_half = 16u >> shift;
     fpu_leave(v);
-    fpu_image_own(v, XCR0_SSE | XCR0_AVX);
+    uint64_t in_use = *bv;
     for (unsigned i = 0; i < count; i++) {
         const uint8_t *p = fpu_image_part(v, i < per_half ? FPU_PART_XMM : FPU_PART_YMM, reg);
         bits |= (uint64_t)(p[((i % per_half + 1) << shift) - 1] >> 7) << i;
     }
+    *bv = in_use; /* fpu_image_part has made them explicit: all zeros, if not in use */
     return bits;
 }
 

@@ -5,11 +5,13 @@
 #include <stdbool.h>
 #include <stdio.h>
 
-/* True if equal. With a stream, prints one line for each difference. */
+/* True if equal, or if the difference says nothing. With a stream, prints one line for each difference. */
 bool dt_compare(const struct dt_case *c, const struct dt_result *a, const struct dt_result *b, FILE *out);
 /* Does the case say anything? Not if it ran into the host kernel, or by a stray jump into an instruction that is left out
  * (exclude.def; at CPL 0 any may be), or did not end. */
 bool dt_usable(const struct dt_case *c, const struct dt_result *r);
+/* May the case have run into an instruction that is left out, by a jump into the middle of another? Then a difference says nothing. */
+bool dt_may_have_left(const struct dt_case *c, const struct dt_result *r);
 /* Does the instruction store x87 pointers, which are not compared? Nothing may be made of them either. */
 bool dt_stores_pointers(unsigned mnemonic);
 /* What of such a result is compared: the masks and the account of undefined flags hide the rest. */

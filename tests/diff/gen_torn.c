@@ -43,13 +43,23 @@ static unsigned draw(struct gen *g, uint8_t *p)
     return dice_chance(&g->r, 30) ? 1 + dice_below(&g->r, n) : n;
 }
 
+/* VMCALL and its like: with prefixes they should not have they are no instructions, but an outer hypervisor sees them all the same. */
+static bool leaves(const uint8_t *p, unsigned n)
+{
+    for (unsigned i = 0; i + 2 < n; i++)
+        if (p[i] == 0x0f && p[i + 1] == 0x01 && p[i + 2] >= 0xc0)
+            return true;
+    return false;
+}
+
 bool gen_torn(struct gen *g)
 {
     struct dt_case *c = g->c;
     ZydisDecodedInstruction d;
     for (unsigned tries = 0; tries < 20; tries++) {
         unsigned n = draw(g, c->code);
-        if (n > TORN_MAX || ZYAN_SUCCESS(ZydisDecoderDecodeInstruction(cat_decoder(g->cat), NULL, c->code, n, &d)))
+        if (n > TORN_MAX || leaves(c->code, n) ||
+            ZYAN_SUCCESS(ZydisDecoderDecodeInstruction(cat_decoder(g->cat), NULL, c->code, n, &d)))
             continue;
         c->code_off = (uint16_t)(DT_CODE_BYTES - n);
         c->code_len = (uint16_t)n;

@@ -135,6 +135,8 @@ static void falsify_memory(struct dice *d, bool exact, struct dt_result *r)
  * of the kind drawn is compared. */
 static bool falsify(struct dice *d, const struct dt_case *c, struct dt_result *r)
 {
+    if (dt_may_have_left(c, r))
+        return false;
     struct dt_compared seen = dt_compared(c, r);
     uint64_t comps = seen.comps & r->fpu[512];
     unsigned bit = dice_below(d, 32);
