@@ -99,7 +99,8 @@ static void set_lint0(void *opaque, int n, bool level)
 /* The engine has no address line to pull down: 8086 wrap-around at 1 MiB is not there. */
 static void set_a20(void *opaque, int n, bool level)
 {
-    if (!level)
+    const struct board_pc *b = opaque;
+    if (!level && !b->in_reset)
         LOGF(UNIMP, "A20 gate closed: addresses do not wrap at 1 MiB here");
 }
 
@@ -357,6 +358,7 @@ void board_pc_fini(struct board_pc *b)
 
 void board_pc_reset(struct board_pc *b)
 {
+    b->in_reset = true;
     for (unsigned i = 0; i < BOARD_IRQS; i++)
         irq_or_dev_ops.reset(&b->isa_irq[i]);
     for (unsigned i = 0; i < board_parts_count; i++) {
@@ -364,6 +366,7 @@ void board_pc_reset(struct board_pc *b)
         if (p->dev && board_has(b, p))
             p->dev->reset((char *)b + p->state);
     }
+    b->in_reset = false;
 }
 
 /* The row as a device; instances count parts of the same kind, in the table's order. */

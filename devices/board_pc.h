@@ -111,6 +111,7 @@ struct board_pc {
     struct debugexit debugexit;
     struct fwcfg fwcfg;
     bool intr_level;
+    bool in_reset; /* lines fall for a moment that nobody asked to fall */
 };
 /* opaque: the struct board_pc. */
 extern const struct vm_ops board_pc_vm_ops;

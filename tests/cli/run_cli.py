@@ -358,10 +358,20 @@ class Run(Case):
     def test_unknown_ports_are_logged_and_read_all_ones(self):
         # in eax, 0x1234; cmp eax, -1; jne spin
         code = b"\x66\xba\x34\x12\xed\x83\xf8\xff\x75\xfe" + DEBUG_EXIT + SPIN
-        status, _, _ = self.go(code, "-d", "unimp", "-D", self.path("log"))
+        status, _, _ = self.go(code, "-d", "unimp,guest_errors", "-D", self.path("log"))
         self.assertEqual(status, 43)
         with open(self.path("log"), encoding="ascii") as f:
-            self.assertIn("1234", f.read())
+            log = f.read().splitlines()
+        self.assertTrue(log)
+        self.assertEqual([line for line in log if not re.search(r"port 0x123[4-7]\b", line)], [])
+
+    def test_unknown_msrs_are_logged_and_fault(self):
+        for code in (b"\xb9\x34\x12\0\0\x0f\x32", b"\xb9\x34\x12\0\0\x0f\x30"):  # mov ecx, 0x1234; rdmsr, wrmsr
+            status, _, err = self.go(code + DEBUG_EXIT + SPIN, "-no-reboot", "-d", "unimp,guest_errors", "-D", self.path("log"))
+            self.assertEqual(status, 1)
+            self.assertIn("triple fault", err)
+            with open(self.path("log"), encoding="ascii") as f:
+                self.assertRegex(f.read(), r"\A[^\n]*msr 0x1234[^\n]*\n\Z")
 
     def test_engine_is_named_unless_it_was_asked_for(self):
         guest = self.guest(DEBUG_EXIT + SPIN)
