@@ -12,6 +12,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 
 struct vm;
 struct vcpu;
@@ -108,6 +109,8 @@ struct cpumodel *vm_cpumodel(struct vm *vm);
  * pdpte[], registers that the guest's tables may have left behind: they are not loaded again. -RD_E_INVAL if they cannot be. */
 void vcpu_get_state(struct vcpu *v, struct cpu *out);
 int vcpu_set_state(struct vcpu *v, const struct cpu *in);
+/* For people. */
+void vcpu_dump_state(const struct vcpu *v, FILE *f);
 /* FPU state in XSAVE standard format; bytes = area size for the offered XCR0. */
 size_t vcpu_fpu_bytes(const struct vcpu *v);
 int vcpu_get_fpu(struct vcpu *v, void *buf, size_t bytes);

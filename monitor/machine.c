@@ -9,6 +9,7 @@
 #define _GNU_SOURCE
 #include "monitor/machine.h"
 #include "base/err.h"
+#include "base/log.h"
 #include "devices/term.h"
 #include "monitor/machine_int.h"
 #include "arch/sysop.h"
@@ -136,6 +137,15 @@ static void guest_ended(struct machine *m, int status)
         end(m, status);
 }
 
+/* -d cpu_reset */
+static void log_cpu(const struct machine *m, const char *why)
+{
+    if (!log_on(CPU_RESET))
+        return;
+    LOGF(CPU_RESET, "%s", why);
+    vcpu_dump_state(m->v, log_stream());
+}
+
 static void reset(struct machine *m)
 {
     int status = machine_start(m);
@@ -146,6 +156,7 @@ static void reset(struct machine *m)
 static void triple_fault(struct machine *m)
 {
     const char *why = vcpu_exit_info(m->v)->text;
+    log_cpu(m, "triple fault");
     if (m->c->no_reboot) {
         machine_fail(m, "the guest's CPU has shut down (triple fault)%s%s", *why ? ": " : "", why);
         end(m, 1);
@@ -180,10 +191,12 @@ static void serve_requests(struct machine *m)
     m->guest_off = m->guest_reset = m->user_reset = false;
     if (off)
         guest_ended(m, 0);
-    else if (by_guest)
-        guest_reset(m);
-    else if (by_user) {
-        reset(m);
+    else if (by_guest || by_user) {
+        log_cpu(m, by_guest ? "reset by the guest" : "reset by the user");
+        if (by_guest)
+            guest_reset(m);
+        else
+            reset(m);
     }
 }
 

@@ -1,4 +1,4 @@
-/* monitor/report.c - the crash report: guest state, the CCF that was running, the last log lines. Not nofpu. */
+/* monitor/report.c - the crash report: guest state, the CCF that was running, the last log lines; registers for the log. Not nofpu. */
 #include "base/log.h"
 #include "monitor/vm_int.h"
 #include <inttypes.h>
@@ -19,6 +19,16 @@ static void dump_regs(FILE *f, const struct cpu *c)
             c->cr0, c->cr2, c->cr3, c->cr4, c->efer);
     fprintf(f, "gdt %016" PRIx64 "/%x  idt %016" PRIx64 "/%x\n", c->gdtr.base, c->gdtr.limit, c->idtr.base,
             c->idtr.limit);
+}
+
+void vcpu_dump_state(const struct vcpu *v, FILE *f) { dump_regs(f, &v->c); }
+
+void vcpu_log_entry(struct vcpu *v, const struct cc_block *b)
+{
+    fpu_leave(v);
+    LOGF(EXEC, "block %016" PRIx64 " key %05x, host code at %#x", b->key.rip, b->key.mode, b->d.hot_pc);
+    if (log_on(CPU))
+        vcpu_dump_state(v, log_stream());
 }
 
 /* The block again, for its listing: translation is repeatable. */

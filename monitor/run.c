@@ -6,6 +6,7 @@
  * Everything that leaves to C that may use the FPU (translation, callbacks, the embedder) goes through fpu_leave.
  */
 #include "base/check.h"
+#include "base/log.h"
 #include "monitor/vm_int.h"
 
 /* What one step of the loop says. */
@@ -185,6 +186,8 @@ static int run_block(struct vcpu *v, uint32_t mode, int *err)
     }
     if (p->link_from || p->want_jc)
         chain(v, b, page_global(v, b));
+    if (log_on(EXEC) || log_on(CPU))
+        vcpu_log_entry(v, b);
     return (int)enter(v, b);
 }
 

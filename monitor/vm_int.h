@@ -220,4 +220,6 @@ void hostsig_thread_leave(struct vcpu *v);
 void hostsig_forget(struct vcpu *v);
 /* report.c */
 void vcpu_report(struct vcpu *v, const char *why);
+/* -d exec, -d cpu: a block is about to be entered. */
+void vcpu_log_entry(struct vcpu *v, const struct cc_block *b);
 #endif

@@ -355,6 +355,18 @@ class Run(Case):
         self.assertIn("multiboot", text)
         self.assertRegex(text, r"IDENT +mov eax, 0x15")
 
+    def test_log_of_entries_and_resets_has_registers(self):
+        status, _, _ = self.go(b"\xbb\x34\x12\0\0" + OUT_E9 + TRIPLE_FAULT, "-no-reboot", "-d", "exec,cpu", "-D", self.path("log"))
+        self.assertEqual(status, 1)
+        with open(self.path("log"), encoding="ascii") as f:
+            self.assertRegex(f.read(), r"exec: block 0000000000100020 key [^\n]*\nrax 0{8}2badb002 ")
+        self.go(b"\xbb\x34\x12\0\0" + TRIPLE_FAULT, "-no-reboot", "-d", "cpu_reset", "-D", self.path("log"))
+        with open(self.path("log"), encoding="ascii") as f:
+            self.assertRegex(f.read(), r"\Acpu_reset: triple fault\nrax [^\n]* rbx 0{12}1234\n(.*\n)+rip 0{10}100025 ")
+        self.go(RESET_92, "-no-reboot", "-d", "cpu_reset", "-D", self.path("log"))
+        with open(self.path("log"), encoding="ascii") as f:
+            self.assertRegex(f.read(), r"\Acpu_reset: reset by the guest\nrax ")
+
     def test_unknown_ports_are_logged_and_read_all_ones(self):
         # in eax, 0x1234; cmp eax, -1; jne spin
         code = b"\x66\xba\x34\x12\xed\x83\xf8\xff\x75\xfe" + DEBUG_EXIT + SPIN

@@ -28,17 +28,17 @@ TestSuite(log, .init = log_to_file, .fini = remove_file);
 
 Test(log, category_that_is_off_writes_nothing)
 {
-    LOGF(CC, "not seen");
+    LOGF(IRQ, "not seen");
     cr_assert_str_empty(slurp(path));
 }
 
 Test(log, category_that_is_on_writes_its_name_and_the_line)
 {
     const char *bad;
-    cr_assert_eq(log_set_mask("cc", &bad), 0);
-    LOGF(CC, "block %d", 7);
+    cr_assert_eq(log_set_mask("irq", &bad), 0);
+    LOGF(IRQ, "block %d", 7);
     LOGF(PIO, "not seen");
-    cr_assert_str_eq(slurp(path), "cc: block 7\n");
+    cr_assert_str_eq(slurp(path), "irq: block 7\n");
 }
 
 Test(log, list_of_names_adds_up)

@@ -461,8 +461,8 @@ Test(cmdline, actions)
 
 Test(cmdline, logging_and_outputs)
 {
-    accept("-kernel k -d in_asm,int -d cc -D /log -stats /s -echr 2");
-    cr_assert_eq(c.log_mask, 1u << LOG_IN_ASM | 1u << LOG_INT | 1u << LOG_CC);
+    accept("-kernel k -d in_asm,int -d irq -D /log -stats /s -echr 2");
+    cr_assert_eq(c.log_mask, 1u << LOG_IN_ASM | 1u << LOG_INT | 1u << LOG_IRQ);
     cr_assert_str_eq(c.log_file, "/log");
     cr_assert_str_eq(c.stats_file, "/s");
     cr_assert_eq(c.echr, 2);
