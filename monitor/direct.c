@@ -5,15 +5,20 @@
 #include <string.h>
 #include <time.h>
 
-/* Promotion: user time spent translated and how long it ran between two kernel entries, in TSC ticks. Demotion: CPU time of the
- * world per turn, which includes what entering and leaving costs it (about 2.5 us). Setting a world up costs milliseconds, a turn
- * a signal and two hand-offs: only programs that compute gain. */
+/* Promotion: user time spent translated and how long it ran between two kernel entries, in TSC ticks. Demotion: time of the world
+ * per turn, which includes what entering and leaving costs it (about 2.5 us). Setting a world up costs milliseconds, a turn
+ * a signal and two hand-offs: only programs that compute gain. Translated code is up to seven times slower: what is promoted at 60 us
+ * a turn takes at least 9 + 2.5 us directly and is not demoted at once. */
 #define PROMOTE_TICKS 40000000u
-#define PROMOTE_BURST 60000u
-#define DEMOTE_NS 12000u
+#define PROMOTE_BURST 140000u
+#define DEMOTE_NS 9000u
 #define LONG_TURN_NS 200000u /* waiting is then for the CPU, not for the hand-off: no tier could help */
 #define BURST_WINDOW 256u
 #define MIN_WINDOW_NS 20000000u
+/* A host that keeps refusing mappings empties the world again and again: one such event may be paid off by so many good turns. */
+#define EMPTIED_COST 32u
+#define EMPTIED_LIMIT 160u
+#define SWEEP_LOADS 16u /* CR3 loads between two looks for spaces that have ended */
 
 int direct_create(struct direct **out, struct vcpu *v, enum vm_user_mode mode, const char **why)
 {
@@ -36,12 +41,17 @@ int direct_create(struct direct **out, struct vcpu *v, enum vm_user_mode mode, c
     return 0;
 }
 
-static void drop_world(struct space *s)
+static void drop_world(struct direct *d, struct space *s)
 {
-    if (s->world)
-        uw_put(s->world);
+    unsigned i = 0;
+    if (!s->world)
+        return;
+    uw_put(s->world);
     s->world = NULL;
     direct_forget(s);
+    while (d->live[i] != s)
+        i++;
+    d->live[i] = d->live[--d->n_live];
 }
 
 void direct_destroy(struct direct *d)
@@ -49,7 +59,7 @@ void direct_destroy(struct direct *d)
     if (!d)
         return;
     for (unsigned i = 0; i < SPACES; i++)
-        drop_world(&d->space[i]);
+        drop_world(d, &d->space[i]);
     uw_pool_destroy(d->pool);
     free(d);
 }
@@ -75,7 +85,7 @@ static struct space *space_of(struct vcpu *v)
     uint64_t cr3 = cr3_base(v);
     struct space *s = space_slot(d, cr3);
     if (s->cr3 != cr3) {
-        drop_world(s);
+        drop_world(d, s);
         *s = (struct space){.cr3 = cr3, .fault_lin = ~0ull, .stale = true};
         s->direct = d->mode == VM_USER_DIRECT;
     }
@@ -86,11 +96,49 @@ static struct space *space_of(struct vcpu *v)
 static void evict(struct direct *d)
 {
     struct space *victim = NULL;
-    for (unsigned i = 0; i < SPACES; i++)
-        if (d->space[i].world && (!victim || d->space[i].used < victim->used))
-            victim = &d->space[i];
+    for (unsigned i = 0; i < d->n_live; i++)
+        if (!victim || d->live[i]->used < victim->used)
+            victim = d->live[i];
     if (victim)
-        drop_world(victim);
+        drop_world(d, victim);
+}
+
+/* Has the guest taken all user mappings out of the space's root table? So kernels do before they free it. */
+static bool root_is_empty(struct vcpu *v, const struct space *s)
+{
+    bool lma = cpu_long_mode(&v->c), pae = !lma && (v->c.cr4 & CR4_PAE);
+    unsigned n = lma ? 256 : pae ? 4 : 1024, bytes = lma || pae ? 8 : 4;
+    uint64_t want = pae ? PTE_P : PTE_P | PTE_U;
+    const uint8_t *p = gpmem_ptr(v->mem, s->cr3);
+    if (pae) /* the last gigabyte is the kernel's wherever it has a part of its own */
+        n = 3;
+    for (unsigned i = n; p && i-- > 0;) {
+        uint64_t e = bytes == 8 ? *(const volatile uint64_t *)(p + 8 * i) : *(const volatile uint32_t *)(p + 4 * i);
+        if ((e & want) == want)
+            return false;
+    }
+    return true;
+}
+
+/* The guest's processes end without telling: their worlds, and what was known of their spaces, go back when their tables are empty. */
+static void sweep(struct vcpu *v)
+{
+    struct direct *d = v->priv->direct;
+    d->cr3_loads = 0;
+    for (unsigned i = d->n_live; i-- > 0;) {
+        struct space *s = d->live[i];
+        if (!root_is_empty(v, s))
+            continue;
+        drop_world(d, s);
+        *s = (struct space){.cr3 = ~0ull, .fault_lin = ~0ull};
+    }
+}
+
+void direct_rest(struct vcpu *v)
+{
+    struct direct *d = v->priv->direct;
+    if (d && d->n_live && (d->cr3_loads >= SWEEP_LOADS || (d->cr3_loads && v->exit.reason == VM_EXIT_HLT)))
+        sweep(v);
 }
 
 static bool state_allows(const struct vcpu *v)
@@ -164,8 +212,9 @@ static uint64_t wall_ns(void)
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
-/* Direct code came back after wall_ns. Not worth it: coming back too often, or waiting for the hand-offs for longer than the
- * code ran, as on a host whose CPUs are all busy. */
+/* Direct code came back after ns. Not worth it: coming back too often, or waiting for the hand-offs for longer than the code ran, as
+ * on a host whose CPUs are all busy. The world's CPU time has its spinning for the monitor in it, time by the clock has other
+ * processes in it: the smaller one is nearer. */
 static void account_direct(struct vcpu *v, struct space *s, uint64_t ns)
 {
     s->turn_ns += ns;
@@ -178,19 +227,23 @@ static void account_direct(struct vcpu *v, struct space *s, uint64_t ns)
     s->world_ns = now;
     s->bursts = 0;
     s->burst_ticks = 0;
-    if (v->priv->direct->mode != VM_USER_AUTO ||
-        (spent / turns >= DEMOTE_NS && (wall < 2 * spent || spent / turns >= LONG_TURN_NS)))
+    if (v->priv->direct->mode != VM_USER_AUTO)
+        return;
+    uint64_t mean = (spent < wall ? spent : wall) / turns;
+    if (mean >= DEMOTE_NS && (wall < 2 * spent || mean >= LONG_TURN_NS))
         return;
     s->direct = false;
     s->user_ticks = 0;
     s->penalty += s->penalty < 8;
     v->stats->uw_demoted++;
-    drop_world(s);
+    drop_world(v->priv->direct, s);
 }
 
 void direct_cr3_loaded(struct vcpu *v)
 {
-    struct space *s = space_slot(v->priv->direct, cr3_base(v));
+    struct direct *d = v->priv->direct;
+    struct space *s = space_slot(d, cr3_base(v));
+    d->cr3_loads++;
     if (s->cr3 == cr3_base(v))
         s->stale = true;
 }
@@ -268,7 +321,7 @@ static enum direct_result event(struct vcpu *v, struct space *s, const struct uw
     case UW_SYSENTER: return syscall_event(v, SYS_OP_SYSENTER, 0);
     case UW_KICK: return DIRECT_GO_ON;
     case UW_DEAD:
-        drop_world(s);
+        drop_world(v->priv->direct, s);
         s->refused = true;
         v->stats->uw_refused++;
         return DIRECT_NO;
@@ -294,11 +347,14 @@ static bool world_for(struct vcpu *v, struct space *s)
         evict(d);
         s->world = uw_get(d->pool);
     }
+    if (!s->world)
+        return false;
+    d->live[d->n_live++] = s;
     s->stale = false;
     s->bursts = 0;
     s->turn_ns = 0;
-    s->world_ns = s->world ? world_ns(s) : 0;
-    return s->world;
+    s->world_ns = world_ns(s);
+    return true;
 }
 
 /* The world is as the guest's tables are, and u as the guest's registers. False: not this time. */
@@ -321,9 +377,11 @@ static bool prepare(struct vcpu *v, struct space *s, struct uw_state *u)
 enum direct_result direct_run(struct vcpu *v)
 {
     struct direct *d = v->priv->direct;
-    struct space *s = space_of(v);
     struct uw_state u, given;
     struct uw_event e;
+    if (d->cr3_loads >= SWEEP_LOADS && d->n_live)
+        sweep(v);
+    struct space *s = space_of(v);
     if (!world_for(v, s))
         return DIRECT_NO;
     s->used = ++d->clock;
@@ -350,9 +408,14 @@ enum direct_result direct_run(struct vcpu *v)
     if (rc) { /* did not run: the host refused mappings, and the world is empty or dead */
         direct_forget(s);
         if (rc == -RD_E_HOST)
-            drop_world(s);
+            drop_world(d, s);
+        if ((s->emptied += EMPTIED_COST) >= EMPTIED_LIMIT && !s->refused) {
+            s->refused = true;
+            v->stats->uw_refused++;
+        }
         return DIRECT_NO;
     }
+    s->emptied -= s->emptied > 0;
     if (e.kind != UW_DEAD) {
         uw_fpu_save(s->world, v->xsave, v->cpu->xsave_bytes);
         if (state_out(v, s, &given, &u))
@@ -360,8 +423,11 @@ enum direct_result direct_run(struct vcpu *v)
     }
     uint64_t hidden = v->stats->uw_hidden, apart = v->stats->uw_apart;
     enum direct_result result = event(v, s, &e);
-    if (v->stats->uw_apart != apart)
-        direct_note_apart(s, given.rip, ns);
+    if (v->stats->uw_apart != apart) {
+        uint64_t now = world_ns(s);
+        direct_note_apart(s, given.rip, now - s->apart_ns);
+        s->apart_ns = now;
+    }
     /* Hidden faults are the cost of moving in, paid once; what counts is how the program itself comes back. */
     if (s->world && v->stats->uw_hidden == hidden)
         account_direct(v, s, ns);

@@ -30,6 +30,8 @@ bool direct_wanted(struct vcpu *v);
 /* Is rip in a page of a promoted space that must not run directly, but what comes behind it may? nofpu. */
 bool direct_careful(struct vcpu *v);
 enum direct_result direct_run(struct vcpu *v);
+/* At the end of vcpu_run: takes back what ended processes have left. */
+void direct_rest(struct vcpu *v);
 /* Translated user code ran for this many TSC ticks and then entered the kernel. nofpu. */
 void direct_account(struct vcpu *v, uint64_t ticks);
 /* TLB events. nofpu. */

@@ -38,8 +38,8 @@ struct space {
     bool refused; /* something in it cannot run directly */
     bool direct;  /* promoted */
     bool narrow;  /* has run 32-bit code: DIR-2 */
-    uint64_t user_ticks, burst_ticks, world_ns, turn_ns;
-    unsigned bursts, penalty;
+    uint64_t user_ticks, burst_ticks, world_ns, turn_ns, apart_ns;
+    unsigned bursts, penalty, emptied;
     uint8_t apart[APART_SLOTS]; /* short turns in a row that began in a page and ended at one that runs translated */
     uint64_t used;              /* for choosing a victim */
     uint64_t fault_lin;         /* last address that was the guest's own fault: likely to be there now; ~0 = none */
@@ -49,6 +49,9 @@ struct direct {
     struct uw_pool *pool;
     struct uworld *running; /* for the kick */
     uint64_t clock;
+    unsigned cr3_loads; /* since sweep */
+    unsigned n_live;
+    struct space *live[SPACES]; /* those that have a world */
     struct space space[SPACES];
 };
 
@@ -62,7 +65,7 @@ enum direct_result direct_page_fault(struct vcpu *v, struct space *s, uint64_t l
 /* Does rip lie in a PAGE_CAREFUL page? nofpu. */
 bool direct_is_careful(const struct space *s, uint64_t rip);
 
-/* A turn that began at rip ended at a page that runs translated, after ns. */
+/* A turn that began at rip ended at a page that runs translated, ns of the world's CPU time after the last that did. */
 void direct_note_apart(struct space *s, uint64_t rip, uint64_t ns);
 
 /* -- direct_seg.c -- */

@@ -215,9 +215,9 @@ void direct_sync(struct vcpu *v, struct space *s)
 void direct_protect(struct vcpu *v, uint64_t gpa)
 {
     struct direct *d = v->priv->direct;
-    for (unsigned k = 0; k < SPACES; k++) {
-        struct space *s = &d->space[k];
-        for (unsigned i = 0; s->world && i < CHUNK_HASH; i++)
+    for (unsigned k = 0; k < d->n_live; k++) {
+        struct space *s = d->live[k];
+        for (unsigned i = 0; i < CHUNK_HASH; i++)
             for (struct chunk *c = s->chunk[i]; c; c = c->next)
                 for (unsigned n = 0; n < CHUNK_PAGES; n++)
                     if (c->pte[n] && (c->prot[n] & UW_W) && ((c->pte[n] ^ gpa) & 0xfffffffff000ull) == 0)

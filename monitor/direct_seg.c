@@ -54,8 +54,8 @@ int direct_segments_in(struct vcpu *v, struct space *s, struct uw_state *u)
     u->gs_base = v->c.seg[S_GS].base;
     u->fs = u->gs = 0;
     if (u->cs == UW_CS64) {
-        u->ds = v->c.seg[S_DS].sel;
-        u->es = v->c.seg[S_ES].sel;
+        u->ds = is_null(&v->c.seg[S_DS]) ? 0 : UW_DATA;
+        u->es = is_null(&v->c.seg[S_ES]) ? 0 : UW_DATA;
         return 0;
     }
     u->ds = u->es = UW_DATA;
@@ -94,11 +94,15 @@ static int adopt_code(struct vcpu *v, uint16_t sel)
 
 int direct_segments_out(struct vcpu *v, struct space *s, const struct uw_state *given, const struct uw_state *u)
 {
-    const uint16_t had[4] = {given->ds, given->es, given->fs, given->gs}, have[4] = {u->ds, u->es, u->fs, u->gs};
+    const uint16_t had[4] = {given->ds, given->es, given->fs, given->gs};
+    uint16_t have[4] = {u->ds, u->es, u->fs, u->gs};
     int rc = 0;
     bool same = u->cs == given->cs;
-    for (unsigned i = 0; i < 4; i++)
+    for (unsigned i = 0; i < 4; i++) {
+        if (!(have[i] & ~3u)) /* null selectors are all alike */
+            have[i] = 0;
         same = same && had[i] == have[i];
+    }
     if (same)
         return 0;
     v->stats->uw_selectors++;

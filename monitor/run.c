@@ -502,6 +502,7 @@ enum vm_exit_reason vcpu_run(struct vcpu *v)
     while (step(v) == STEP_GO_ON)
         ;
     fpu_leave(v);
+    direct_rest(v);
     hostsig_thread_leave(v);
     v->stats->exits++;
     if (v->exit.reason == VM_EXIT_SHUTDOWN)
