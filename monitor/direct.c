@@ -15,6 +15,7 @@
 #define LONG_TURN_NS 200000u /* waiting is then for the CPU, not for the hand-off: no tier could help */
 #define BURST_WINDOW 256u
 #define MIN_WINDOW_NS 20000000u
+#define FEW_TURNS 16u /* in a window: whatever they cost does not matter */
 /* A host that keeps refusing mappings empties the world again and again: one such event may be paid off by so many good turns. */
 #define EMPTIED_COST 32u
 #define EMPTIED_LIMIT 160u
@@ -214,11 +215,12 @@ static uint64_t wall_ns(void)
 
 /* Direct code came back after ns. Not worth it: coming back too often, or waiting for the hand-offs for longer than the code ran, as
  * on a host whose CPUs are all busy. The world's CPU time has its spinning for the monitor in it, time by the clock has other
- * processes in it: the smaller one is nearer. */
-static void account_direct(struct vcpu *v, struct space *s, uint64_t ns)
+ * processes in it: the smaller one is nearer. Turns that an interrupt ended (kicked) are not the program's doing. */
+static void account_direct(struct vcpu *v, struct space *s, uint64_t ns, bool kicked)
 {
     s->turn_ns += ns;
-    if (++s->bursts < BURST_WINDOW && s->turn_ns < MIN_WINDOW_NS)
+    s->bursts += !kicked;
+    if (s->bursts < BURST_WINDOW && s->turn_ns < MIN_WINDOW_NS)
         return;
     unsigned turns = s->bursts;
     uint64_t wall = s->turn_ns;
@@ -227,7 +229,7 @@ static void account_direct(struct vcpu *v, struct space *s, uint64_t ns)
     s->world_ns = now;
     s->bursts = 0;
     s->burst_ticks = 0;
-    if (v->priv->direct->mode != VM_USER_AUTO)
+    if (v->priv->direct->mode != VM_USER_AUTO || turns < FEW_TURNS)
         return;
     uint64_t mean = (spent < wall ? spent : wall) / turns;
     if (mean >= DEMOTE_NS && (wall < 2 * spent || mean >= LONG_TURN_NS))
@@ -430,7 +432,7 @@ enum direct_result direct_run(struct vcpu *v)
     }
     /* Hidden faults are the cost of moving in, paid once; what counts is how the program itself comes back. */
     if (s->world && v->stats->uw_hidden == hidden)
-        account_direct(v, s, ns);
+        account_direct(v, s, ns, e.kind == UW_KICK);
     return result;
 }
 
