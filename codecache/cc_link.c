@@ -45,6 +45,8 @@ void cc_link(struct codecache *cc, struct cc_block *from, unsigned i, struct cc_
     struct cc_link *l = &from->links->out[i];
     ASSERT(i < from->d.n_exits && !from->dead && !to->dead);
     ASSERT(from->key.mode == to->key.mode && cc_same_segment(&from->key, &to->key));
+    if (l->to == to && l->via_jc == via_jc)
+        return; /* a kick led past the link: it is there. Undoing it would overwrite a target in place */
     if (l->to)
         cc_unlink(cc, l);
     l->from = from;
