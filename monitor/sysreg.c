@@ -308,7 +308,9 @@ int sys_store_table(struct vcpu *v, struct sys_op op)
     __builtin_memcpy(buf, &limit, 2);
     __builtin_memcpy(buf + 2, &base, 8);
     int err = mem_linear(v, op.seg, v->ea, n, MEM_W, &lin);
-    return err ? err : mem_write(v, lin, buf, n, MEM_W);
+    if (!err)
+        err = mem_check_align(v, lin, 4, MEM_W); /* of either size: SDM 3A table 6-7 */
+    return err ? err : mem_write(v, lin, buf, n, MEM_W | MEM_UNALIGNED);
 }
 
 /* ---- XCR0 (SDM 1 13.3) ---- */
