@@ -692,7 +692,12 @@ int sys_xfer_sysret(struct vcpu *v, struct sys_op op)
     c->rip = wide ? c->gpr[R_RCX] : (uint32_t)c->gpr[R_RCX];
     fast_enter(c, wide ? base + 16 : base, base + 8, 3, wide);
     cpu_update_key(c);
-    return SYS_JUMP;
+    if (!(c->eflags_sys & EFLAGS_TF))
+        return SYS_JUMP;
+    /* Unlike after POPF and IRET the trap comes at once, as if the SYSCALL itself had been stepped. No manual says so; all
+     * CPUs do it. */
+    const struct guest_fault step = {.vector = EXC_DB, .dr6 = 1u << 14};
+    return exc_deliver(v, EXC_TRAP, &step);
 }
 
 int sys_xfer_sysenter(struct vcpu *v, struct sys_op op)
