@@ -19,6 +19,7 @@ struct mem_page {
     unsigned bytes;
     uint8_t *host; /* NULL: MMIO */
     bool rom, traced;
+    uint64_t page_bytes; /* of the guest's page */
 };
 
 static inline bool is_write(unsigned how) { return how & (MEM_W | MEM_RW); }
@@ -196,6 +197,7 @@ static int translate(struct vcpu *v, uint64_t lin, unsigned how, struct mem_page
     p->host = s ? s->host + (r.gpa - s->gpa) : NULL;
     p->rom = s && s->rom;
     p->traced = s && (s->flags[(r.gpa - s->gpa) >> 12] & GP_TRACED_MASK);
+    p->page_bytes = r.page_bytes;
     *global = r.global;
     fill_tlb(v, p, how, &r);
     return 0;
@@ -213,7 +215,7 @@ int mem_translate(struct vcpu *v, uint64_t lin, unsigned how, uint64_t *gpa, uin
     return 0;
 }
 
-int mem_fetch_page(struct vcpu *v, uint64_t lin, uint64_t *gpa, uint8_t **host, bool *global)
+int mem_fetch_page(struct vcpu *v, uint64_t lin, uint64_t *gpa, uint8_t **host, bool *global, uint64_t *bytes)
 {
     struct mem_page p;
     int err = translate(v, lin, MEM_X, &p, global);
@@ -221,6 +223,7 @@ int mem_fetch_page(struct vcpu *v, uint64_t lin, uint64_t *gpa, uint8_t **host, 
         return err;
     *gpa = p.gpa;
     *host = p.host;
+    *bytes = p.page_bytes;
     return 0;
 }
 

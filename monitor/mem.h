@@ -35,8 +35,9 @@ uint8_t *mem_direct(struct vcpu *v, uint64_t lin, unsigned how, int *fault);
  * *host is NULL for MMIO, and for writes (MEM_W, MEM_RW) to ROM: mem_write drops those. Alignment, data breakpoints and
  * traced pages are the caller's: mem_check_align before, vcpu_trace_write and mem_check_watch when the access happens. */
 int mem_translate(struct vcpu *v, uint64_t lin, unsigned how, uint64_t *gpa, uint8_t **host);
-/* The same for instruction fetch; *global = the translation survives a CR3 load. Host NULL: code in MMIO. */
-int mem_fetch_page(struct vcpu *v, uint64_t lin, uint64_t *gpa, uint8_t **host, bool *global);
+/* The same for instruction fetch; *global = the translation survives a CR3 load; *bytes = size of the guest's page. Host NULL:
+ * code in MMIO. */
+int mem_fetch_page(struct vcpu *v, uint64_t lin, uint64_t *gpa, uint8_t **host, bool *global, uint64_t *bytes);
 /* #AC(0) if alignment checks are live and lin is not aligned for n bytes (SDM 3A table 6-7). 0 or SYS_FAULT. */
 int mem_check_align(struct vcpu *v, uint64_t lin, unsigned n, unsigned how);
 /* Data breakpoints: ors the B bits of enabled matching DR0-DR3 into v->dr6_pending. */

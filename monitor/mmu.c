@@ -7,6 +7,29 @@ static struct itlb_entry *itlb_slot(struct vcpu *v, uint64_t lin)
     return &v->priv->itlb[lin >> 12 & ((1u << ITLB_BITS) - 1)];
 }
 
+static bool code_large_page(uint64_t tag, uint64_t lin) { return ((tag ^ lin) >> (tag & 63)) == 0; }
+
+/* Is lin in a large page that code was fetched from? */
+static bool in_code_large(const struct vcpu *v, uint64_t lin)
+{
+    const struct vcpu_priv *p = v->priv;
+    for (unsigned i = 0; i < p->n_code_large && i < CODE_LARGE_MAX; i++)
+        if (code_large_page(p->code_large[i], lin))
+            return true;
+    return p->n_code_large > CODE_LARGE_MAX;
+}
+
+static void note_code_large(struct vcpu *v, uint64_t lin, uint64_t bytes)
+{
+    struct vcpu_priv *p = v->priv;
+    unsigned shift = (unsigned)__builtin_ctzll(bytes);
+    if (in_code_large(v, lin))
+        return;
+    if (p->n_code_large < CODE_LARGE_MAX)
+        p->code_large[p->n_code_large] = (lin >> shift << shift) | shift;
+    p->n_code_large++;
+}
+
 /* Translates an instruction fetch; remembers it until the guest flushes. 0 or SYS_FAULT. */
 int vcpu_fetch(struct vcpu *v, uint64_t lin, uint64_t *gpa, uint8_t **host, bool *global)
 {
@@ -16,9 +39,12 @@ int vcpu_fetch(struct vcpu *v, uint64_t lin, uint64_t *gpa, uint8_t **host, bool
         uint64_t g;
         uint8_t *h;
         bool gl;
-        int err = mem_fetch_page(v, lin, &g, &h, &gl);
+        uint64_t bytes;
+        int err = mem_fetch_page(v, lin, &g, &h, &gl, &bytes);
         if (err)
             return err;
+        if (bytes > PAGE_SIZE)
+            note_code_large(v, lin, bytes);
         *t = (struct itlb_entry){lin & PAGE_MASK, g & PAGE_MASK, h ? h - (g & 0xfff) : NULL, gl, user};
     }
     *gpa = t->gpa | (lin & 0xfff);
@@ -92,8 +118,10 @@ void vcpu_mmu_flush(struct vcpu *v, enum mmu_flush what)
         window_flush(v->priv->win32, what == MMU_FLUSH_ALL);
     if (v->priv->direct)
         direct_cr3_loaded(v);
-    if (what == MMU_FLUSH_ALL)
+    if (what == MMU_FLUSH_ALL) {
         cc_unlink_cross(v->priv->cc, ~0ull);
+        v->priv->n_code_large = 0;
+    }
     pttrace_flush(v, what == MMU_FLUSH_ALL);
 }
 
@@ -101,9 +129,11 @@ void vcpu_mmu_invlpg(struct vcpu *v, uint64_t lin)
 {
     softtlb_flush_page(&v->tlb[0], lin);
     softtlb_flush_page(&v->tlb[1], lin);
-    /* A large page is one translation to the guest, many entries here. */
+    /* A large page is one translation to the guest, many entries here, and INVLPG may name any address in it (SDM 3A 4.10.4.1). */
+    bool large = in_code_large(v, lin);
+    unsigned shift = large ? 30 : 12;
     for (unsigned i = 0; i < 1u << ITLB_BITS; i++)
-        if ((v->priv->itlb[i].lin ^ lin) >> 22 == 0)
+        if ((v->priv->itlb[i].lin ^ lin) >> shift == 0)
             v->priv->itlb[i].lin = ~0ull;
     if (v->priv->direct)
         direct_invlpg(v, lin);
@@ -111,11 +141,11 @@ void vcpu_mmu_invlpg(struct vcpu *v, uint64_t lin)
         window_invalidate(v->priv->win64, lin);
     if (v->priv->win32)
         window_invalidate(v->priv->win32, lin);
-    if (page_noted(v, lin)) {
+    if (large || page_noted(v, lin)) {
         flush_jc(v, 0);
         flush_jc(v, 1);
     }
-    cc_unlink_cross(v->priv->cc, lin);
+    cc_unlink_cross(v->priv->cc, large ? ~0ull : lin);
 }
 
 /* Nobody may write to this page unnoticed from now on. */

@@ -48,6 +48,7 @@ enum tc_exit {
 #define EV_INJECT 16u
 
 #define ITLB_BITS 8
+#define CODE_LARGE_MAX 32u
 struct itlb_entry {
     uint64_t lin, gpa;
     uint8_t *host;
@@ -101,9 +102,11 @@ struct vcpu_priv {
     bool jc_used[2], jc_fleeting[2]; /* has entries; has some of pages that are not global */
     uint64_t jc_pages[64];           /* linear pages with entries in either, by their low 12 bits */
     struct itlb_entry itlb[1u << ITLB_BITS];
-    struct cc_block *enter_block; /* being entered or last entered ... */
-    uint64_t enter_pc;            /* ... or, if this is not 0, the block at this host pc */
-    bool stay;                    /* system instructions may go on in the TC: no single step, chaining is on */
+    uint64_t code_large[CODE_LARGE_MAX]; /* large pages that code was fetched from: first address | log2 of the size */
+    unsigned n_code_large;               /* more than CODE_LARGE_MAX: not known which */
+    struct cc_block *enter_block;        /* being entered or last entered ... */
+    uint64_t enter_pc;                   /* ... or, if this is not 0, the block at this host pc */
+    bool stay;                           /* system instructions may go on in the TC: no single step, chaining is on */
     /* how the last block was left, for linking */
     struct cc_block *link_from;
     int link_index;

@@ -21,6 +21,8 @@
 #define MAX_MAPPINGS 40000u /* vm.max_map_count is 65530 by default; others need some too */
 #define SPAN32 0x100000000ull
 #define GUARD 0x10000ull
+#define HUGE_SHIFT 30
+#define HUGE_MAX 8u
 
 struct chunk {
     uint64_t lin; /* start; meaningful while in a hash list */
@@ -35,7 +37,8 @@ struct window {
     struct gpmem *mem;
     struct stats *stats;
     bool wide;
-    bool huge; /* there are parts of pages larger than a chunk */
+    unsigned n_huge; /* 1 GiB pages of which there are parts; more than HUGE_MAX: not known which */
+    uint64_t huge[HUGE_MAX];
     uint64_t base;
     struct chunk *chunk;
     uint32_t n_chunks, free_list;
@@ -72,7 +75,7 @@ static void clear_tables(struct window *w)
     w->n_chunks = 0;
     w->free_list = NONE;
     w->mappings = w->fleeting = 0;
-    w->huge = false;
+    w->n_huge = 0;
 }
 
 static void *reserve(uint64_t want, uint64_t bytes, int prot)
@@ -266,21 +269,41 @@ void window_flush(struct window *w, bool global_too)
         clear_tables(w);
 }
 
+static bool in_huge(const struct window *w, uint64_t lin)
+{
+    for (unsigned i = 0; i < w->n_huge && i < HUGE_MAX; i++)
+        if (w->huge[i] == lin >> HUGE_SHIFT)
+            return true;
+    return w->n_huge > HUGE_MAX;
+}
+
+static void note_huge(struct window *w, uint64_t lin)
+{
+    if (in_huge(w, lin))
+        return;
+    if (w->n_huge < HUGE_MAX)
+        w->huge[w->n_huge] = lin >> HUGE_SHIFT;
+    w->n_huge++;
+}
+
 void window_invalidate(struct window *w, uint64_t lin)
 {
-    struct chunk *c = find_chunk(w, lin);
-    if (!c || c->gfn[page_of(lin)] == NONE)
-        return;
-    unsigned page = page_of(lin);
-    /* A large page is one translation to the guest: all of it goes. */
-    if (c->large && w->huge) {
+    /* A large page is one translation to the guest: all of it goes, whichever address in it is named (SDM 3A 4.10.4.1). */
+    if (in_huge(w, lin)) {
         window_flush(w, true);
         return;
     }
-    if (c->large) {
+    struct chunk *c = w->wide ? NULL : find_chunk(w, lin ^ CHUNK_BYTES); /* the other half of a 4 MiB page */
+    if (c && c->large)
+        empty_chunk(w, c, true);
+    c = find_chunk(w, lin);
+    if (c && c->large) {
         empty_chunk(w, c, true);
         return;
     }
+    unsigned page = page_of(lin);
+    if (!c || c->gfn[page] == NONE)
+        return;
     drop_page(w, c, page);
     host_unmap(w, lin & ~0xfffull, 4096);
     if (!c->pages)
@@ -374,7 +397,8 @@ static enum window_status try_map(struct window *w, uint64_t lin, uint64_t gpa, 
         free_chunk(w, c);
     else if (large) {
         c->large = true;
-        w->huge |= page_bytes > CHUNK_BYTES;
+        if (page_bytes >> HUGE_SHIFT)
+            note_huge(w, lin);
     }
     return st;
 }

@@ -537,18 +537,20 @@ Test(mem, fetch_checks_execute_permission)
     uint64_t gpa;
     uint8_t *host;
     bool global;
+    uint64_t bytes;
     long_mode();
     v->c.efer |= EFER_NXE;
     v->c.cr4 |= CR4_PGE;
     *(uint64_t *)ram(0x4000) = PTE_PS | PTE_P | PTE_G;
-    cr_assert_eq(mem_fetch_page(v, 0x5abc, &gpa, &host, &global), 0);
+    cr_assert_eq(mem_fetch_page(v, 0x5abc, &gpa, &host, &global, &bytes), 0);
     cr_expect_eq(gpa, 0x5abc);
     cr_expect_eq(host, ram(0x5abc));
     cr_expect(global);
+    cr_expect_eq(bytes, 1u << 30);
     *(uint64_t *)ram(0x4000) |= PTE_NX;
-    expect_pf(mem_fetch_page(v, 0x5abc, &gpa, &host, &global), 0x5abc, PF_P | PF_I);
+    expect_pf(mem_fetch_page(v, 0x5abc, &gpa, &host, &global, &bytes), 0x5abc, PF_P | PF_I);
     v->c.cpl = 3;
-    expect_pf(mem_fetch_page(v, 0x5abc, &gpa, &host, &global), 0x5abc, PF_P | PF_I | PF_U);
-    expect_fault(mem_fetch_page(v, 0x800000000000, &gpa, &host, &global), EXC_GP, 0);
+    expect_pf(mem_fetch_page(v, 0x5abc, &gpa, &host, &global, &bytes), 0x5abc, PF_P | PF_I | PF_U);
+    expect_fault(mem_fetch_page(v, 0x800000000000, &gpa, &host, &global, &bytes), EXC_GP, 0);
     cr_expect_neq(v->tlb[0].tag_r[stlb_index(0x5000)], -0x5000, "fetching does not fill the data TLB");
 }
