@@ -11,6 +11,7 @@ the expected file (then review the difference).
 import argparse
 import difflib
 import os
+import secrets
 import subprocess
 import sys
 import tempfile
@@ -60,40 +61,55 @@ def expected(path, is_qemu):
     return lines
 
 
+def check(args, elf, accel):
+    """One guest: prints how it went, returns whether it failed."""
+    is_qemu = "qemu" in os.path.basename(args.vmm)
+    name = os.path.splitext(os.path.basename(elf))[0]
+    path = os.path.join(HERE, "expect", name + ".txt")
+    if is_qemu and not args.update and "#qemu-skip:" in read(path):
+        print("skip " + name)
+        return False
+    got, err = run(args.vmm, elf, accel, args.extra, args.timeout)
+    if args.update:
+        with open(path, "w", encoding="ascii") as f:
+            f.write("\n".join(got) + "\n")
+        return False
+    if got[0].startswith("[skip]"):
+        print("skip %s: %s" % (name, got[0][6:].strip()))
+        return False
+    want = expected(path, is_qemu)
+    if got == want:
+        print("ok   " + name)
+        return False
+    print("FAIL " + name + (" -accel " + accel if accel else ""))
+    print("\n".join(difflib.unified_diff(want, got, "expected", "got", lineterm="", n=2)))
+    if err:
+        print(err.strip())
+    return True
+
+
+def seeds():
+    """RD_SEED=N: that one. check --long: ten new ones. Otherwise always the same."""
+    if os.environ.get("RD_SEED"):
+        return [int(os.environ["RD_SEED"], 0)]
+    return [secrets.randbits(32) for _ in range(10)] if os.environ.get("RD_LONG") else [1]
+
+
 def main():
     ap = argparse.ArgumentParser()
     ap.add_argument("--vmm", required=True)
     ap.add_argument("--accel", default="")
+    ap.add_argument("--random", action="store_true", help="the setting needs a seed: RD_SEED, or a new one with RD_LONG")
     ap.add_argument("--timeout", type=float, default=40)
     ap.add_argument("--update", action="store_true")
     ap.add_argument("--extra", action="append", default=[], help="one more argument for the VMM")
     ap.add_argument("elf", nargs="+")
     args = ap.parse_args()
-    is_qemu = "qemu" in os.path.basename(args.vmm)
     failed = 0
-    for elf in args.elf:
-        name = os.path.splitext(os.path.basename(elf))[0]
-        path = os.path.join(HERE, "expect", name + ".txt")
-        if is_qemu and not args.update and "#qemu-skip:" in read(path):
-            print("skip " + name)
-            continue
-        got, err = run(args.vmm, elf, args.accel, args.extra, args.timeout)
-        if args.update:
-            with open(path, "w", encoding="ascii") as f:
-                f.write("\n".join(got) + "\n")
-            continue
-        if got[0].startswith("[skip]"):
-            print("skip %s: %s" % (name, got[0][6:].strip()))
-            continue
-        want = expected(path, is_qemu)
-        if got == want:
-            print("ok   " + name)
-            continue
-        failed += 1
-        print("FAIL " + name)
-        print("\n".join(difflib.unified_diff(want, got, "expected", "got", lineterm="", n=2)))
-        if err:
-            print(err.strip())
+    for accel in ["%s,seed=%u" % (args.accel, n) for n in seeds()] if args.random else [args.accel]:
+        if args.random:
+            print("-accel " + accel)
+        failed += sum(check(args, elf, accel) for elf in args.elf)
     sys.exit(1 if failed else 0)
 
 
