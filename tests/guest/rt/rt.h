@@ -25,7 +25,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-typedef unsigned long word; /* 32 or 64 bits, as the guest */
+typedef unsigned long word;        /* 32 or 64 bits, as the guest */
+extern uint32_t rt_multiboot_info; /* where the loader's information is */
 int main(void);
 
 /* ---- output ---- */

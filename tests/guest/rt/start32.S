@@ -10,6 +10,7 @@ _start:
     cli
     cld
     movl $stack_top, %esp
+    movl %ebx, rt_multiboot_info
     pushl $0
     popfl
     call rt_init
@@ -227,3 +228,5 @@ jmp_ebp: .skip 4
 jmp_esp: .skip 4
 jmp_real_esp: .skip 4
 real_idtr: .skip 8
+    .globl rt_multiboot_info
+rt_multiboot_info: .skip 4

@@ -12,6 +12,7 @@ _start:
     cli
     cld
     movl $stack_top, %esp
+    movl %ebx, rt_multiboot_info
     movl $rt_pd, %edi
     movl $0x87, %eax
 1:  movl %eax, (%edi)
@@ -203,3 +204,5 @@ jmp_r13: .skip 8
 jmp_r14: .skip 8
 jmp_r15: .skip 8
 jmp_rsp: .skip 8
+    .globl rt_multiboot_info
+rt_multiboot_info: .skip 4
