@@ -9,7 +9,7 @@
 #include <time.h>
 #include <ucontext.h>
 
-#define PERIOD_NS 2000000u /* on average */
+#define PERIOD_NS 4000000u /* on average */
 #define SIGNAL_ROUNDS 200
 
 static const char *const names[] = {

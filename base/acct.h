@@ -1,6 +1,6 @@
 /* base/acct.h - where the time of a run goes.
  *
- * Role:    a state word says what the vCPU's thread is doing (acct_enter: one store). A sampler thread reads it about a thousand
+ * Role:    a state word says what the vCPU's thread is doing (acct_enter: one store). A sampler thread reads it about 250
  *          times a second; what begins and ends rarely is timed by the TSC as well (acct_begin, acct_end), less what was timed
  *          inside of it. Classes: acct.def. Each counts as timed or as sampled and none is scaled, so that their sum against
  *          the wall time says how good the account is.

@@ -7,28 +7,48 @@
 #define CODECACHE_JUMPCACHE_H
 #include <stdint.h>
 
-#define JC_BITS 12
+#define JC_BITS 16
+#define JC_SHIFT 2
 #define JC_SIZE (1u << JC_BITS)
+_Static_assert(JC_BITS <= 16, "slots are noted in 16 bits");
+/* Guests flush often, and mostly few entries: the slots that were filled since are noted, as many as this. */
+#define JC_LOG 1024u
 struct jump_cache {
     int64_t tag[JC_SIZE];
     uint64_t pc[JC_SIZE];
+    unsigned n_filled; /* > JC_LOG: more than are noted */
+    uint16_t filled[JC_LOG];
 };
-/* Bits 1-12 of the RIP (functions and return addresses rarely collide in bit 0). */
-static inline unsigned jc_index(uint64_t rip) { return (unsigned)(rip >> 1) & (JC_SIZE - 1); }
-#define JC_MASK ((uint64_t)(JC_SIZE - 1) << 1)
+/* Bits of the RIP that choose the slot: functions and return addresses that are used together rarely differ in the lowest ones only. */
+static inline unsigned jc_index(uint64_t rip) { return (unsigned)(rip >> JC_SHIFT) & (JC_SIZE - 1); }
+#define JC_MASK ((uint64_t)(JC_SIZE - 1) << JC_SHIFT)
 
-static inline int64_t jc_empty_tag(unsigned i) { return i ? 0 : -2; }
-static inline void jc_flush(struct jump_cache *jc)
+static inline int64_t jc_empty_tag(unsigned i) { return i ? 0 : -(1 << JC_SHIFT); }
+static inline void jc_init(struct jump_cache *jc)
 {
     for (unsigned i = 0; i < JC_SIZE; i++)
-        jc->tag[i] = 0;
-    jc->tag[0] = jc_empty_tag(0);
+        jc->tag[i] = jc_empty_tag(i);
+    jc->n_filled = 0;
+}
+static inline void jc_flush(struct jump_cache *jc)
+{
+    if (jc->n_filled > JC_LOG) {
+        jc_init(jc);
+        return;
+    }
+    for (unsigned k = 0; k < jc->n_filled; k++)
+        jc->tag[jc->filled[k]] = jc_empty_tag(jc->filled[k]);
+    jc->n_filled = 0;
 }
 static inline void jc_fill(struct jump_cache *jc, uint64_t rip, uint64_t pc)
 {
     unsigned i = jc_index(rip);
     jc->tag[i] = (int64_t)-rip;
     jc->pc[i] = pc;
+    if (jc->n_filled < JC_LOG)
+        jc->filled[jc->n_filled++] = (uint16_t)i;
+    else
+        jc->n_filled = JC_LOG + 1;
 }
 static inline void jc_drop(struct jump_cache *jc, uint64_t rip)
 {

@@ -151,7 +151,7 @@ static int init_vcpu(struct vm *vm, struct vcpu *v)
     rng_init(&p->rng, vm->cfg.seed ? vm->cfg.seed : 1);
     for (unsigned i = 0; i < 2; i++) {
         softtlb_init(&v->tlb[i]);
-        jc_flush(&v->jc[i]);
+        jc_init(&v->jc[i]);
     }
     for (unsigned i = 0; i < 1u << ITLB_BITS; i++)
         p->itlb[i].lin = ~0ull;

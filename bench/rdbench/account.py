@@ -27,7 +27,7 @@ CLASSES = {
     "idle": ("idle", "#eeeeee"),
 }
 # Shorter ones have too few samples to be checked.
-CHECKED_SECONDS = 2.0
+CHECKED_SECONDS = 4.0
 TOLERANCE = 0.05
 
 
