@@ -1,0 +1,70 @@
+#include "codecache/jumpcache.h"
+#include <criterion/criterion.h>
+
+static struct jump_cache jc;
+
+static bool hits(uint64_t rip) { return jc.tag[jc_index(rip)] + (int64_t)rip == 0; }
+
+static void fill(unsigned n)
+{
+    for (unsigned i = 0; i < n; i++)
+        jc_fill(&jc, 0x400000 + (uint64_t)i * 52, 0x1000 + i);
+}
+
+static unsigned count_hits(unsigned n)
+{
+    unsigned found = 0;
+    for (unsigned i = 0; i < n; i++)
+        found += hits(0x400000 + (uint64_t)i * 52);
+    return found;
+}
+
+Test(jumpcache, empty_slots_match_no_address_that_is_looked_up_there)
+{
+    jc_init(&jc);
+    for (uint64_t rip = 0; rip < 4ull << (JC_BITS + JC_SHIFT); rip++)
+        cr_assert(!hits(rip), "rip %lx", rip);
+    for (uint64_t rip = ~0ull; rip > ~0ull - 4096; rip--)
+        cr_assert(!hits(rip), "rip %lx", rip);
+}
+
+Test(jumpcache, flush_forgets_few_entries)
+{
+    jc_init(&jc);
+    fill(100);
+    cr_assert_eq(count_hits(100), 100);
+    jc_flush(&jc);
+    cr_assert_eq(count_hits(100), 0);
+}
+
+Test(jumpcache, flush_forgets_more_entries_than_are_noted)
+{
+    const unsigned exact = JC_LOG, more = JC_LOG + 1, many = 3 * JC_LOG;
+    const unsigned counts[] = {exact, more, many};
+    for (unsigned i = 0; i < 3; i++) {
+        jc_init(&jc);
+        fill(counts[i]);
+        cr_assert_eq(count_hits(counts[i]), counts[i]);
+        jc_flush(&jc);
+        cr_assert_eq(count_hits(counts[i]), 0, "%u", counts[i]);
+        fill(5); /* and again */
+        jc_flush(&jc);
+        cr_assert_eq(count_hits(5), 0);
+    }
+}
+
+Test(jumpcache, flush_forgets_slots_that_were_filled_twice_or_dropped)
+{
+    jc_init(&jc);
+    uint64_t a = 0x400000, b = a + (1ull << (JC_BITS + JC_SHIFT)); /* the same slot */
+    jc_fill(&jc, a, 1);
+    jc_fill(&jc, b, 2);
+    cr_assert(!hits(a) && hits(b));
+    jc_drop(&jc, a);
+    cr_assert(hits(b));
+    jc_drop(&jc, b);
+    cr_assert(!hits(b));
+    jc_fill(&jc, a, 3);
+    jc_flush(&jc);
+    cr_assert(!hits(a) && !hits(b));
+}
