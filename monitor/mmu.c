@@ -123,6 +123,7 @@ void vcpu_mmu_flush(struct vcpu *v, enum mmu_flush what)
         v->priv->n_code_large = 0;
     }
     pttrace_flush(v, what == MMU_FLUSH_ALL);
+    wintax_flush(v);
 }
 
 void vcpu_mmu_invlpg(struct vcpu *v, uint64_t lin)

@@ -309,6 +309,7 @@ void vcpu_reset(struct vcpu *v)
 {
     sys_reset(v);
     fpu_reset(v);
+    wintax_reset(v);
     forget_everything(v);
 }
 

@@ -89,6 +89,12 @@ struct bounce {
     uint64_t rip;        /* of the instruction, when faults come after it (XL_SITE_LATE) */
     uint8_t buf[512 + 64] __attribute__((aligned(64)));
 };
+/* wintax.c */
+struct wintax {
+    uint64_t faults, since;
+    unsigned strikes, flushes;
+    bool too_high;
+};
 struct vcpu_priv {
     struct codecache *cc;
     struct xl *xl;
@@ -127,6 +133,7 @@ struct vcpu_priv {
     uint64_t translating_phys;
     bool translating_window;
     struct window *win64, *win32; /* NULL: not in use */
+    struct wintax tax;            /* whether they pay */
     struct direct *direct;        /* NULL: user code is translated */
     const char *direct_why;
     uint64_t user_ticks; /* of translated user code since it was entered ... */
@@ -148,6 +155,10 @@ enum xl_strategy site_strategy(struct vcpu *v, uint64_t phys);
 void site_set_strategy(struct vcpu *v, uint64_t phys, enum xl_strategy s);
 void site_note_careful(struct vcpu *v, uint64_t phys);
 void site_note_easy(struct vcpu *v, uint64_t ret_pc);
+/* wintax.c: a hidden fault on a page that is not global; a CR3 load; RESET */
+void wintax_fault(struct vcpu *v);
+void wintax_flush(struct vcpu *v);
+void wintax_reset(struct vcpu *v);
 /* winfault.c */
 enum fault_action window_fault(struct vcpu *v, const struct cc_block *b, uint64_t pc, int trap, uint64_t addr,
                                bool write);

@@ -53,6 +53,8 @@ static enum fault_action map_page(struct vcpu *v, struct window *w, uint64_t lin
         v->stats->trap_mmio += v->pttrace != NULL;
         return v->pttrace ? FA_CAREFUL : soften(v, phys, XL_SITE_CALLOUT);
     }
+    if (v->priv->tax.too_high && !r.global)
+        return soften(v, phys, XL_SITE_SOFT);
     pttrace_note(v, lin, &r);
     if (write && (s->flags[(r.gpa - s->gpa) >> 12] & GP_TRACED_MASK))
         return FA_CAREFUL;
@@ -64,6 +66,8 @@ static enum fault_action map_page(struct vcpu *v, struct window *w, uint64_t lin
     if (r.page_bytes == PAGE_SIZE && !v->pttrace)
         map_around(v, w, lin);
     v->stats->window_hidden++;
+    if (!r.global)
+        wintax_fault(v);
     return FA_RESUME;
 }
 
@@ -111,5 +115,6 @@ void window_switch(struct vcpu *v, uint32_t mode)
 /* May blocks of this mode have window sites? */
 bool window_usable(const struct vcpu *v, uint32_t mode)
 {
-    return !(mode & (CPU_KEY_CPL | CPU_KEY_STEP | CPU_KEY_CAREFUL | CPU_KEY_AC)) && window_of(v, mode);
+    return !(mode & (CPU_KEY_CPL | CPU_KEY_STEP | CPU_KEY_CAREFUL | CPU_KEY_AC)) && window_of(v, mode) &&
+           !v->priv->tax.too_high;
 }
