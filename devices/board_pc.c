@@ -185,6 +185,8 @@ static int init_interrupts(struct board_pc *b)
         .intr = {.fn = board_set_intr, .opaque = b},
         .nmi = b->cfg.nmi,
         .fpu = b->cfg.fpu,
+        .cr8 = b->cfg.cr8,
+        .cr8_slow = b->cfg.cr8_slow,
         .pic_ack = pic_inta,
         .pic_opaque = b,
         .event = lapic_said,

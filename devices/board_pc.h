@@ -64,6 +64,8 @@ struct board_pc_cfg {
     struct gmem mem;
     struct irq_line intr, nmi; /* the CPU's pins; nmi is pulsed. intr's handler is nofpu */
     struct fpu_hook fpu;       /* gives the FPU up */
+    uint64_t *cr8;             /* the CPU's, and whether it must tell of changes (lapic.h); may be NULL */
+    uint32_t *cr8_slow;
     uint64_t tsc_hz;
     const uint64_t *tsc_offset; /* the vCPU's: changes are noticed at the next callback. NULL: always 0 */
     bool x2apic, tsc_deadline;  /* as CPUID says */

@@ -60,11 +60,18 @@ static void clear_bit(uint32_t bits[8], unsigned v) { bits[v / 32] &= ~(1u << (v
 bool lapic_hw_enabled(const struct lapic *l) { return l->s.base & APIC_BASE_EN; }
 bool lapic_sw_enabled(const struct lapic *l) { return lapic_hw_enabled(l) && (l->s.svr & SVR_ENABLE); }
 
+static uint32_t task_priority(const struct lapic *l)
+{
+    const uint64_t *cr8 = l->cfg.cr8;
+    return !cr8 || *cr8 == l->s.tpr >> 4 ? l->s.tpr : (uint32_t)(*cr8 & 15) << 4;
+}
+
 uint32_t lapic_ppr(const struct lapic *l)
 {
     int isr = highest(l->s.isr);
     uint32_t in_service = isr < 0 ? 0 : (uint32_t)isr & 0xf0;
-    return (l->s.tpr & 0xf0) >= in_service ? l->s.tpr : in_service;
+    uint32_t tpr = task_priority(l);
+    return (tpr & 0xf0) >= in_service ? tpr : in_service;
 }
 
 /* Vector that would be taken now, or -1. Software disabling keeps what is already in IRR deliverable (SDM 11.4.7.2). */
@@ -83,7 +90,20 @@ static bool pic_ready(const struct lapic *l)
     return !lapic_hw_enabled(l) || l->s.extint_message || (!(lint0 & LVT_MASKED) && LVT_MODE(lint0) == APIC_EXTINT);
 }
 
-void lapic_output(struct lapic *l) { irq_set(&l->cfg.intr, ready_vector(l) >= 0 || pic_ready(l)); }
+void lapic_output(struct lapic *l)
+{
+    if (l->cfg.cr8)
+        *l->cfg.cr8_slow = highest(l->s.irr) >= 0 || (task_priority(l) & 15);
+    irq_set(&l->cfg.intr, ready_vector(l) >= 0 || pic_ready(l));
+}
+
+/* All of the TPR, wherever the value comes from. */
+static void set_task_priority(struct lapic *l, uint32_t tpr)
+{
+    l->s.tpr = tpr;
+    if (l->cfg.cr8)
+        *l->cfg.cr8 = tpr >> 4;
+}
 
 /* -- EOI, also the guest's way of saying it through memory -- */
 static void end_of_interrupt(struct lapic *l)
@@ -275,11 +295,11 @@ int lapic_ack(struct lapic *l)
 static void write_tpr(struct lapic *l, uint32_t tpr)
 {
     lapic_sync_pv_eoi(l);
-    l->s.tpr = tpr & 0xff;
+    set_task_priority(l, tpr & 0xff);
     lapic_output(l);
 }
 
-uint64_t lapic_read_cr8(struct lapic *l) { return l->s.tpr >> 4; }
+uint64_t lapic_read_cr8(struct lapic *l) { return task_priority(l) >> 4; }
 void lapic_write_cr8(struct lapic *l, uint64_t val) { write_tpr(l, (uint32_t)(val & 0xf) << 4); }
 
 /* -- IPIs -- */
@@ -358,7 +378,7 @@ static bool read_reg(struct lapic *l, unsigned reg, uint32_t *val)
     switch (reg) {
     case REG_ID: *val = is_x2(l) ? l->cfg.id : l->s.id; return true;
     case REG_VERSION: *val = LAPIC_VERSION; return true;
-    case REG_TPR: *val = l->s.tpr; return true;
+    case REG_TPR: *val = task_priority(l); return true;
     case REG_PPR: *val = lapic_ppr(l); return true;
     case REG_LDR: *val = lapic_ldr(l); return true;
     case REG_SVR: *val = l->s.svr; return true;
@@ -565,6 +585,7 @@ void lapic_reset_registers(struct lapic *l)
     uint64_t base = l->s.base;
     vtimer_cancel(&l->timer);
     memset(&l->s, 0, sizeof(l->s));
+    set_task_priority(l, 0);
     l->s.base = base;
     l->s.lint[0] = lint0;
     l->s.lint[1] = lint1;
@@ -637,7 +658,9 @@ static const struct dev_field fields[] = {
 static void lapic_save(const void *dev, struct dev_writer *w)
 {
     const struct lapic *l = dev;
-    dev_put_fields(w, &l->s, fields, DEV_COUNT(fields));
+    __typeof__(((struct lapic *)0)->s) s = l->s;
+    s.tpr = task_priority(l);
+    dev_put_fields(w, &s, fields, DEV_COUNT(fields));
 }
 
 static bool valid_state(const struct lapic *l, const __typeof__(l->s) *s)
@@ -665,6 +688,9 @@ static int lapic_restore(void *dev, struct dev_reader *r, uint16_t version)
     if (r->failed || !valid_state(l, &in))
         return -RD_E_FORMAT;
     l->s = in;
+    set_task_priority(l, in.tpr);
+    if (l->cfg.cr8)
+        *l->cfg.cr8_slow = 1; /* until the next change of what waits */
     apic_bus_map_page(l->bus);
     lapic_timer_rearm(l);
     return 0;

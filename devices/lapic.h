@@ -71,6 +71,10 @@ struct lapic_cfg {
     int (*pic_ack)(void *opaque); /* INTA cycle to the 8259: vector, or -1 */
     void *pic_opaque;
     struct fpu_hook fpu;
+    /* The CPU's CR8, or NULL. It is kept equal to the TPR's class; *cr8_slow is set while a change of it must be told
+     * (lapic_write_cr8). Otherwise the CPU just changes it. */
+    uint64_t *cr8;
+    uint32_t *cr8_slow;
     void (*event)(void *opaque, enum lapic_event e, uint8_t vector); /* INIT, start-up, SMI; may be NULL */
     void *event_opaque;
 };

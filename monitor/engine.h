@@ -93,6 +93,10 @@ void vcpu_intr_pin(void *vcpu, int n, bool level);
 /* KVM_INTERRUPT-shaped: queue one vector; only when vcpu_can_inject(). */
 bool vcpu_can_inject(const struct vcpu *v);
 void vcpu_inject(struct vcpu *v, uint8_t vector);
+/* MOV to and from CR8 without callbacks. The embedder keeps *cr8 equal to the task priority class whenever that changes otherwise, and
+ * sets *slow while a write of CR8 could change anything else than itself: an interrupt waits, or the register holds more. A guest's
+ * write is then found in *cr8. Call before the first run. */
+void vcpu_share_cr8(struct vcpu *v, uint64_t **cr8, uint32_t **slow);
 void vcpu_request_intr_window(struct vcpu *v, bool on);
 void vcpu_reset(struct vcpu *v);
 

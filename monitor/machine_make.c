@@ -256,6 +256,7 @@ static int make_board(struct machine *m)
         .event = board_event,
         .opaque = m,
     };
+    vcpu_share_cr8(m->v, &cfg.cr8, &cfg.cr8_slow);
     int status = open_consoles(m, &cfg);
     if (status)
         return status;

@@ -60,6 +60,8 @@ static void fill_layout(struct vcpu *v, struct xl_layout *l)
     }
     l->count = (struct xl_count_layout){ADDR(count_blocks), ADDR(count_insns), ADDR(count_indirect),
                                         ADDR(count_jc_direct), ADDR(count_save)};
+    l->const_cr8 = ADDR(const_cr8);
+    v->const_cr8 = ~15ull;
     v->const_page = PAGE_MASK;
     v->const_sign = 1ull << 63;
     v->const_jc = JC_MASK;
@@ -285,6 +287,13 @@ void vcpu_inject(struct vcpu *v, uint8_t vector)
 {
     v->priv->inject_vector = vector;
     vcpu_set_event(v, EV_INJECT);
+}
+
+void vcpu_share_cr8(struct vcpu *v, uint64_t **cr8, uint32_t **slow)
+{
+    v->priv->layout.cr8_slow = ADDR(cr8_slow);
+    *cr8 = &v->c.cr8;
+    *slow = &v->cr8_slow;
 }
 
 void vcpu_request_intr_window(struct vcpu *v, bool on)

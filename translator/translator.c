@@ -65,6 +65,8 @@ static void emit_one(struct xl *x, struct xl_insn *n)
     case XL_ACT_CLD:
     case XL_ACT_STD:
     case XL_ACT_SALC:
+    case XL_ACT_MOV_FROM_CR:
+    case XL_ACT_MOV_TO_CR8:
     case XL_ACT_MOV_FROM_SREG: xl_emit_priv(x, n); break;
     case XL_ACT_SYS:
         if (xl_string_direct(x, n))

@@ -187,6 +187,19 @@ static bool is_moffs(const struct xl_insn *n)
     return n->i.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT && n->i.opcode >= 0xa0 && n->i.opcode <= 0xa3;
 }
 
+static void classify_cr(struct xl *x, struct xl_insn *n, bool to)
+{
+    ZydisRegister cr = n->op[to ? 0 : 1].reg.value;
+    bool cr8 = cr == ZYDIS_REGISTER_CR8 && x->m64 && x->l->cr8_slow;
+    sys(n, to ? SYS_OP_MOV_TO_CR : SYS_OP_MOV_FROM_CR, to && !cr8);
+    if (xl_cpl(x) != 0)
+        return;
+    if (to && cr8)
+        set(n, XL_INLINE, XL_ACT_MOV_TO_CR8, false);
+    else if (!to && (cr8 || cr == ZYDIS_REGISTER_CR0 || (cr >= ZYDIS_REGISTER_CR2 && cr <= ZYDIS_REGISTER_CR4)))
+        set(n, XL_INLINE, XL_ACT_MOV_FROM_CR, false);
+}
+
 static void classify_mov(struct xl *x, struct xl_insn *n)
 {
     for (unsigned k = 0; k < 2; k++) {
@@ -201,7 +214,7 @@ static void classify_mov(struct xl *x, struct xl_insn *n)
             else
                 sys(n, SYS_OP_MOV_FROM_SREG, false);
             return;
-        case ZYDIS_REGCLASS_CONTROL: sys(n, k == 0 ? SYS_OP_MOV_TO_CR : SYS_OP_MOV_FROM_CR, k == 0); return;
+        case ZYDIS_REGCLASS_CONTROL: classify_cr(x, n, k == 0); return;
         case ZYDIS_REGCLASS_DEBUG: sys(n, k == 0 ? SYS_OP_MOV_TO_DR : SYS_OP_MOV_FROM_DR, k == 0); return;
         case ZYDIS_REGCLASS_TEST: refuse(n); return;
         default: break;

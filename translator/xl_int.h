@@ -56,6 +56,8 @@ enum xl_act {
     XL_ACT_RDTSC,
     XL_ACT_SALC,
     XL_ACT_MOV_FROM_SREG,
+    XL_ACT_MOV_FROM_CR,
+    XL_ACT_MOV_TO_CR8,
     XL_ACT_SYS
 };
 

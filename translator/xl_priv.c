@@ -34,6 +34,53 @@ static void emit_mov_from_sreg(struct xl *x, struct xl_insn *n)
     }
 }
 
+static uint64_t cr_slot(const struct xl *x, ZydisRegister cr)
+{
+    switch (cr) {
+    case ZYDIS_REGISTER_CR0: return xl_cpu(x, offsetof(struct cpu, cr0));
+    case ZYDIS_REGISTER_CR2: return xl_cpu(x, offsetof(struct cpu, cr2));
+    case ZYDIS_REGISTER_CR3: return xl_cpu(x, offsetof(struct cpu, cr3));
+    case ZYDIS_REGISTER_CR4: return xl_cpu(x, offsetof(struct cpu, cr4));
+    default: return xl_cpu(x, offsetof(struct cpu, cr8));
+    }
+}
+
+static void emit_mov_from_cr(struct xl *x, struct xl_insn *n)
+{
+    unsigned dst = (unsigned)xl_gpr(n->op[0].reg.value);
+    if (x->m64)
+        em_ld64(x->hot, dst, cr_slot(x, n->op[1].reg.value));
+    else
+        em_ld32(x->hot, dst, cr_slot(x, n->op[1].reg.value));
+    x->spilled &= (uint16_t)~BIT(dst);
+}
+
+/* A store, unless the value is too large or an interrupt waits that the new priority may let through. */
+static void emit_to_cr8(struct xl *x, struct xl_insn *n)
+{
+    struct emit *e = x->hot;
+    unsigned src = (unsigned)xl_gpr(n->op[1].reg.value);
+    uint64_t slot = xl_slot(x, R_RCX);
+    xl_unspill(x, x->spilled); /* both ways go on alike */
+    em_st64(e, R_RCX, slot);
+    em_pext_abs(e, R_RCX, src, x->l->const_cr8);
+    uint8_t *small = em_jrcxz(e);
+    em8(e, 0xeb), em8(e, 0); /* jmp slow */
+    uint8_t *slow = e->p - 1;
+    em_here8(e, small);
+    em_ld32(e, R_RCX, x->l->cr8_slow);
+    uint8_t *store = em_jrcxz(e);
+    em_here8(e, slow);
+    em_ld64(e, R_RCX, slot);
+    xl_emit_sys(x, n);
+    em8(e, 0xeb), em8(e, 0); /* jmp done */
+    uint8_t *done = e->p - 1;
+    em_here8(e, store);
+    em_ld64(e, R_RCX, slot);
+    em_st64(e, src, cr_slot(x, ZYDIS_REGISTER_CR8));
+    em_here8(e, done);
+}
+
 /* AL = CF ? FFh : 0, without touching the flags. Outside 64-bit mode only. */
 static void emit_salc(struct xl *x)
 {
@@ -51,6 +98,8 @@ void xl_emit_priv(struct xl *x, struct xl_insn *n)
     case XL_ACT_STI: emit_sti(x, n); break;
     case XL_ACT_CLD: em_sti8(x->hot, xl_cpu(x, offsetof(struct cpu, df_flag)), 0); break;
     case XL_ACT_SALC: emit_salc(x); break;
+    case XL_ACT_MOV_FROM_CR: emit_mov_from_cr(x, n); break;
+    case XL_ACT_MOV_TO_CR8: emit_to_cr8(x, n); break;
     case XL_ACT_STD: em_sti8(x->hot, xl_cpu(x, offsetof(struct cpu, df_flag)), 1); break;
     default: emit_mov_from_sreg(x, n); break;
     }

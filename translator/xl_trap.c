@@ -16,6 +16,8 @@ void xl_trap_class(struct xl *x, struct xl_insn *n)
     case XL_ACT_CLI: n->sys = SYS_OP_CLI; break;
     case XL_ACT_STI: n->sys = SYS_OP_STI; break;
     case XL_ACT_RDTSC: n->sys = SYS_OP_RDTSC; break;
+    case XL_ACT_MOV_FROM_CR:
+    case XL_ACT_MOV_TO_CR8: break;
     case XL_ACT_MOV_FROM_SREG: n->sys = SYS_OP_MOV_FROM_SREG; break;
     default: return;
     }
