@@ -72,16 +72,24 @@ void softtlb_fill(struct softtlb *t, uint64_t lin, uint64_t gpa, uint8_t *host_p
 
 void softtlb_flush_page(struct softtlb *t, uint64_t lin)
 {
-    unsigned i = stlb_index(lin), shift = t->huge ? 30 : 22;
-    if (t->tag_r[i] == -(int64_t)PAGE(lin))
+    unsigned i = stlb_index(lin), shift = t->huge ? 30 : 22, kept = 0;
+    if (t->tag_r[i] == -(int64_t)PAGE(lin)) {
         drop(t, i);
+        if (t->n_listed && t->listed[t->n_listed - 1] == i) /* one page again and again must not fill the list */
+            t->n_listed--;
+    }
     if (!t->huge && !(t->large >> (lin >> 21 & 63) & 1))
         return;
     for (unsigned k = 0; k < t->n_listed; k++) {
         i = t->listed[k];
+        if (t->gpa[i] == EMPTY)
+            continue;
         if (((uint64_t)-t->tag_r[i] ^ lin) >> shift == 0)
             drop(t, i);
+        else
+            t->listed[kept++] = (uint16_t)i;
     }
+    t->n_listed = kept;
 }
 
 void softtlb_protect_gpa(struct softtlb *t, uint64_t gpa)

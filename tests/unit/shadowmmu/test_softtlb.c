@@ -1,0 +1,60 @@
+/* The soft TLB: what a flush takes with it, and that its list of filled entries does not grow with use. */
+#include "shadowmmu/softtlb.h"
+#include <criterion/criterion.h>
+
+static struct softtlb t;
+static uint8_t ram[4096];
+
+static void setup(void) { softtlb_init(&t); }
+TestSuite(softtlb, .init = setup);
+
+static void fill(uint64_t lin, uint64_t page_bytes, bool global)
+{
+    softtlb_fill(&t, lin, lin, ram, page_bytes, true, global);
+}
+static bool has(uint64_t lin) { return t.tag_r[stlb_index(lin)] == -(int64_t)lin; }
+
+Test(softtlb, a_page_entered_again_after_each_flush_of_it_takes_no_room)
+{
+    for (unsigned i = 0; i < 3 * STLB_LISTED; i++) {
+        fill(0x5000, 4096, false);
+        softtlb_flush_page(&t, 0x5000);
+    }
+    cr_expect_eq(t.n_listed, 0);
+}
+
+Test(softtlb, pages_by_turns_do_not_fill_the_list_where_large_pages_are)
+{
+    fill(0x40000000, 1u << 30, true);
+    for (unsigned i = 0; i < 3 * STLB_LISTED; i++)
+        for (uint64_t lin = 0x5000; lin < 0x9000; lin += 0x1000) {
+            fill(lin, 4096, false);
+            softtlb_flush_page(&t, lin ^ 0x1000);
+        }
+    cr_expect_lt(t.n_listed, 16);
+}
+
+Test(softtlb, flushing_one_page_of_a_large_one_drops_all_of_it_and_no_more)
+{
+    fill(0x200000, 2u << 20, false);
+    fill(0x3ff000, 2u << 20, false);
+    fill(0xa00000, 4096, false);
+    softtlb_flush_page(&t, 0x2ab000);
+    cr_expect(!has(0x200000));
+    cr_expect(!has(0x3ff000));
+    cr_expect(has(0xa00000));
+    softtlb_flush_all(&t);
+    cr_expect(!has(0xa00000));
+}
+
+Test(softtlb, global_entries_survive_an_address_space_switch)
+{
+    fill(0x1000, 4096, true);
+    fill(0x2000, 4096, false);
+    softtlb_flush_page(&t, 0x3000);
+    softtlb_flush_nonglobal(&t);
+    cr_expect(has(0x1000));
+    cr_expect(!has(0x2000));
+    softtlb_flush_all(&t);
+    cr_expect(!has(0x1000));
+}
