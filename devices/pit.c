@@ -226,6 +226,8 @@ static void restart_irq(struct pit *p, int64_t t, bool level)
     p->s.counted = t;
     p->s.owed = 0;
     p->s.repay_at = VTIME_NEVER;
+    if (!level) /* an edge that waits is forgotten with its line */
+        p->s.unanswered = 0;
     irq_set(&p->irq, level);
     rearm(p);
 }
