@@ -114,6 +114,8 @@ static void catch_signals(struct machine *m)
     static const int list[] = {SIGINT, SIGTERM, SIGHUP};
     struct sigaction old, sa = {.sa_handler = on_signal, .sa_flags = SA_ONSTACK | SA_RESTART};
     sigfillset(&sa.sa_mask);
+    /* A limit on the size of files holds for guest memory too: an error that is told, not an end. */
+    signal(SIGXFSZ, SIG_IGN);
     signalled = m;
     for (unsigned i = 0; i < sizeof list / sizeof list[0]; i++)
         if (!sigaction(list[i], NULL, &old) && old.sa_handler == SIG_DFL) /* ignored, as under nohup, stays so */

@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import re
+import resource
 import select
 import signal
 import socket
@@ -60,6 +61,11 @@ def bzimage(payload_sectors=64, setup_sects=4):
     struct.pack_into("<I", image, 0x230, LOAD)
     struct.pack_into("<QI", image, 0x258, LOAD, 0x100000)
     return bytes(image)
+
+
+def with_asan():
+    with open(BINARY, "rb") as f:
+        return b"__asan_init" in f.read()
 
 
 class Case(unittest.TestCase):
@@ -207,6 +213,13 @@ class Files(Case):
         if kib > 400 << 20:
             self.skipTest("this host has the largest guest's memory")
         self.bad("-m host", "-m", "511G", "-kernel", self.guest(HALT))
+
+    def test_memory_that_limits_forbid(self):
+        guest = self.guest(HALT)
+        for limit in [resource.RLIMIT_FSIZE] + [resource.RLIMIT_AS] * (not with_asan()):  # its shadow is larger
+            p = subprocess.run([BINARY, *self.QUIET, "-m", "2G", "-kernel", guest], capture_output=True, timeout=30, check=False,
+                               preexec_fn=lambda which=limit: resource.setrlimit(which, (1 << 30, 1 << 30)))
+            self.assertEqual((p.returncode, len(p.stderr.splitlines())), (1, 1), p)
 
     def test_places_that_cannot_be_written(self):
         guest = self.guest(HALT)
@@ -430,9 +443,8 @@ class Run(Case):
 
     def test_signal_in_the_middle_of_an_allocation_ends_it_in_order(self):
         """Each start of a guest allocates; a handler that did so too would wait for itself for ever."""
-        with open(BINARY, "rb") as f:
-            if b"__asan_init" in f.read():
-                self.skipTest("AddressSanitizer has its own malloc")
+        if with_asan():
+            self.skipTest("AddressSanitizer has its own malloc")
         preload = self.path("preload.so")
         subprocess.run(["gcc", "-O1", "-shared", "-fPIC", os.path.join(HERE, "signal_in_malloc.c"), "-o", preload], check=True)
         p = self.start(*self.QUIET, "-kernel", self.guest(RESET_92), env={**os.environ, "LD_PRELOAD": preload})
