@@ -27,8 +27,11 @@ static bool reports_inuse(ZydisMnemonic m)
 {
     switch (m) {
     case ZYDIS_MNEMONIC_XSAVE:
+    case ZYDIS_MNEMONIC_XSAVE64:
     case ZYDIS_MNEMONIC_XSAVEC:
-    case ZYDIS_MNEMONIC_XSAVEOPT: return true;
+    case ZYDIS_MNEMONIC_XSAVEC64:
+    case ZYDIS_MNEMONIC_XSAVEOPT:
+    case ZYDIS_MNEMONIC_XSAVEOPT64: return true;
     default: return false;
     }
 }
@@ -219,6 +222,7 @@ void gen_case(const struct catalog *cat, const struct gen_options *o, enum dt_mo
     c->number = number;
     c->mode = (uint8_t)mode;
     c->ring0 = o->ring0;
+    g.inuse_unknown = o->ring0; /* the signal of a fault in the window puts x87 and SSE into use (Linux does) */
     bool torn = o->pick < 0 && dice_chance(&g.r, 2) && gen_torn(&g);
     if (!torn)
         c->code_off = (uint16_t)code_place(&g);
