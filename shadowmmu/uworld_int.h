@@ -72,7 +72,7 @@
 #include <sys/types.h>
 
 #define UW_STEPS(X)                                                                                                    \
-    X(SESSION, "its own session was refused")                                                                          \
+    X(GROUP, "its own process group was refused")                                                                      \
     X(FDS, "descriptors could not be arranged")                                                                        \
     X(RSEQ, "restartable sequences could not be given up")                                                             \
     X(LIMITS, "limits or capabilities could not be lowered")                                                           \

@@ -150,8 +150,10 @@ __attribute__((noreturn, no_sanitize("address", "undefined"))) static void zygot
     int mem_fd = p->cfg.mem_fd, ctl_fd = p->ctl_fd;
     bool fault_cpuid = p->cfg.fault_cpuid;
     syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all, NULL, 8);
-    if (setsid() < 0)
-        give_up(UW_STEP_SESSION);
+    /* A process group of its own keeps the terminal's signals away. Not a session: the host's scheduler may share CPUs out by session
+     * (autogroup), and a hand-off within one does not give the CPU to somebody else. */
+    if (setpgid(0, 0) < 0)
+        give_up(UW_STEP_GROUP);
     arrange_fds(mem_fd, ctl_fd);
     drop_rseq();
     lower_limits();

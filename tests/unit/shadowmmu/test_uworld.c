@@ -1086,10 +1086,10 @@ Test(uw_pool, refused_processes_are_reported, .timeout = 60)
     refuse(SYS_clone, EPERM_ACTION);
     expect_refusal("the host would not start a helper process");
 }
-Test(uw_pool, refused_sessions_are_reported, .timeout = 60)
+Test(uw_pool, refused_process_groups_are_reported, .timeout = 60)
 {
-    refuse(SYS_setsid, EPERM_ACTION);
-    expect_refusal("its own session was refused");
+    refuse(SYS_setpgid, EPERM_ACTION);
+    expect_refusal("its own process group was refused");
 }
 Test(uw_pool, a_policy_that_kills_is_reported, .timeout = 60)
 {
