@@ -266,7 +266,7 @@ static int state_in(struct vcpu *v, struct space *s, struct uw_state *u)
 {
     const struct cpu *c = &v->c;
     memcpy(u->gpr, c->gpr, sizeof u->gpr);
-    for (unsigned i = 0; i < 8 && !(c->key & CPU_KEY_CODE64); i++)
+    for (unsigned i = 0; i < 8 && !cpu_long_mode(c); i++)
         u->gpr[i] = (uint32_t)c->gpr[i];
     u->rip = c->rip;
     u->rflags = cpu_get_eflags(c) & (EFLAGS_ARITH | EFLAGS_DF | EFLAGS_ID | EFLAGS_R1);
@@ -279,8 +279,9 @@ static int state_out(struct vcpu *v, struct space *s, const struct uw_state *giv
     struct cpu *c = &v->c;
     int rc = direct_segments_out(v, s, given, u);
     bool wide = c->key & CPU_KEY_CODE64;
+    /* Compatibility mode leaves the other half of the registers alone, and it may have been entered unseen. */
     for (unsigned i = 0; i < 16; i++)
-        c->gpr[i] = wide ? u->gpr[i] : i < 8 ? (uint32_t)u->gpr[i] : c->gpr[i];
+        c->gpr[i] = cpu_long_mode(c) ? u->gpr[i] : i < 8 ? (uint32_t)u->gpr[i] : c->gpr[i];
     c->rip = wide ? u->rip : (uint32_t)u->rip;
     c->flags = u->rflags & EFLAGS_ARITH;
     c->df_flag = (u->rflags & EFLAGS_DF) != 0;
