@@ -21,7 +21,8 @@ enum cmdline_action {
     CMDLINE_CPU_HELP,
     CMDLINE_ACCEL_HELP,
     CMDLINE_DEVICE_HELP, /* topic = NULL, or the device whose properties are asked for */
-    CMDLINE_LOG_HELP
+    CMDLINE_LOG_HELP,
+    CMDLINE_CHECK_HELP
 };
 enum engine { ENGINE_BT, ENGINE_TRAP };
 enum user_mode { USER_AUTO, USER_DIRECT, USER_TRANSLATED };
@@ -38,6 +39,7 @@ struct cmdline_engine {
     uint64_t force_exit;
     bool account, count;
     uint64_t seed;
+    uint64_t check_shadow, check_tc, check_sabotage; /* -check; 0: off */
 };
 
 /* Where a serial port or the like is connected. */

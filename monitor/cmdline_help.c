@@ -116,5 +116,12 @@ void cmdline_print_info(const struct cmdline *c, FILE *out)
     case CMDLINE_ACCEL_HELP: print_engines(out); break;
     case CMDLINE_DEVICE_HELP: c->topic ? print_device_props(c->topic, out) : print_devices(out); break;
     case CMDLINE_LOG_HELP: log_list(out); break;
+    case CMDLINE_CHECK_HELP:
+        fprintf(out, "What can be checked:\n"
+                     "  shadow[=N]   window, soft TLB and user worlds against the guest's page tables; a full walk\n"
+                     "               once in N flushes (64)\n"
+                     "  tc[=N]       the translation cache, once in N turns of the run loop (20000)\n"
+                     "  sabotage=N   with shadow: leave out the Nth INVLPG that matters, to see it found\n");
+        break;
     }
 }

@@ -504,3 +504,35 @@ int opt_d(struct parse *p, const char *arg)
     p->c->log_mask |= mask;
     return 0;
 }
+
+/* Without a number, about as often as a boot can bear. */
+#define CHECK_SHADOW_DEFAULT 64
+#define CHECK_TC_DEFAULT 20000
+
+int opt_check(struct parse *p, const char *arg)
+{
+    struct props props;
+    struct cmdline_engine *e = &p->c->engine;
+    if (asks_for_help(arg))
+        return info(p, CMDLINE_CHECK_HELP);
+    int status = parse_props(p, arg, NULL, &props);
+    if (status)
+        return status;
+    const char *bad = props_unknown(&props, "shadow tc sabotage");
+    if (bad || !strncmp(props.v[0].key, "no", 2))
+        return parse_fail(p, "there is nothing to check called '%s' ('-check help')", bad ? bad : props.v[0].key);
+    const struct {
+        const char *key;
+        uint64_t usual, *val;
+    } item[] = {{"shadow", CHECK_SHADOW_DEFAULT, &e->check_shadow},
+                {"tc", CHECK_TC_DEFAULT, &e->check_tc},
+                {"sabotage", 1, &e->check_sabotage}};
+    for (unsigned i = 0; i < 3; i++) {
+        const char *val = props_get(&props, item[i].key);
+        if (val && !*val)
+            *item[i].val = item[i].usual;
+        else if (val && (parse_u64(val, item[i].val) || !*item[i].val || *item[i].val > 1000000000))
+            return parse_fail(p, "'%s' is not a value of '%s'", val, item[i].key);
+    }
+    return e->check_sabotage && !e->check_shadow ? parse_fail(p, "'sabotage' needs 'shadow'") : 0;
+}

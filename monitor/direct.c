@@ -367,8 +367,11 @@ static bool prepare(struct vcpu *v, struct space *s, struct uw_state *u)
         s->narrow = true;
         direct_unmap_all(s);
     }
-    if (s->stale)
+    if (s->stale) {
         direct_sync(v, s);
+        if (v->audit && selfcheck_wants_world(v))
+            direct_audit(v, s);
+    }
     direct_map_expected(v, s);
     if (state_in(v, s, u)) {
         direct_forget(s);

@@ -59,6 +59,8 @@ struct direct {
 void direct_forget(struct space *s); /* the world is empty or gone */
 void direct_unmap_all(struct space *s);
 void direct_sync(struct vcpu *v, struct space *s);
+/* -check shadow: right after that, each page must be what the tables say. */
+void direct_audit(struct vcpu *v, const struct space *s);
 /* The page that the guest kernel was last asked for, and for 32-bit code the stack's: SYSENTER needs it. */
 void direct_map_expected(struct vcpu *v, struct space *s);
 enum direct_result direct_page_fault(struct vcpu *v, struct space *s, uint64_t lin, uint32_t error);

@@ -136,6 +136,13 @@ static int probe(struct vcpu *v, uint64_t lin, struct pt_result *r)
     return pt_walk(v->mem, &v->c, lin, PT_READ | PT_USER | PT_PROBE, r, &err);
 }
 
+/* The same, and sets A, as a CPU may that looks ahead (SDM 3A 4.8): after fork the child's entries have it clear. */
+static int look_ahead(struct vcpu *v, uint64_t lin, struct pt_result *r)
+{
+    uint32_t err;
+    return pt_walk(v->mem, &v->c, lin, PT_READ | PT_USER, r, &err);
+}
+
 /* ---- coherence ---- */
 
 /* A page to walk to for the tables above: one whose world has the most rights, which these tables must still grant. */
@@ -158,9 +165,10 @@ static void sync_page(struct space *s, struct chunk *c, unsigned page, uint64_t 
 {
     const uint64_t harmless = PTE_A | PTE_G | 7u << 9, rights = PTE_W | PTE_D | harmless;
     uint64_t diff = now ^ c->pte[page];
-    if (!(diff & ~harmless))
+    bool aged = c->pte[page] & ~now & PTE_A; /* the next access must set it again */
+    if (!(diff & ~harmless) && !aged)
         return;
-    if (diff & ~rights) {
+    if ((diff & ~rights) || aged) {
         unmap_page(s, c, page);
         return;
     }
@@ -210,6 +218,20 @@ void direct_sync(struct vcpu *v, struct space *s)
         for (struct chunk *c = s->chunk[i]; c; c = c->next)
             sync_chunk(v, s, c);
     s->stale = false;
+}
+
+void direct_audit(struct vcpu *v, const struct space *s)
+{
+    for (unsigned k = 0; k < CHUNK_HASH; k++)
+        for (const struct chunk *c = s->chunk[k]; c; c = c->next)
+            for (unsigned i = 0; i < CHUNK_PAGES; i++) {
+                struct audit_entry e = {.lin = page_lin(c, i),
+                                        .gpa = c->pte[i] & PAGE_MASK & ((1ull << GUEST_MAXPHYADDR) - 1),
+                                        .write = c->prot[i] & UW_W,
+                                        .exec = c->prot[i] & UW_X};
+                if (c->pte[i])
+                    selfcheck_world_page(v, &e);
+            }
 }
 
 void direct_protect(struct vcpu *v, uint64_t gpa)
@@ -374,7 +396,7 @@ static void map_stack(struct vcpu *v, struct space *s)
     uint64_t lin = (uint32_t)v->c.gpr[R_RSP];
     const struct chunk *c = find_chunk(s, lin);
     struct pt_result r;
-    if ((!c || !c->pte[page_index(lin)]) && !probe(v, lin, &r) && gpmem_find(v->mem, r.gpa))
+    if ((!c || !c->pte[page_index(lin)]) && !look_ahead(v, lin, &r) && gpmem_find(v->mem, r.gpa))
         map_page(v, s, lin, &r, PT_READ);
 }
 
@@ -385,7 +407,7 @@ void direct_map_expected(struct vcpu *v, struct space *s)
     s->fault_lin = ~0ull;
     if (!(v->c.key & CPU_KEY_CODE64))
         map_stack(v, s);
-    if (lin == ~0ull || probe(v, lin, &r) || !gpmem_find(v->mem, r.gpa))
+    if (lin == ~0ull || look_ahead(v, lin, &r) || !gpmem_find(v->mem, r.gpa))
         return;
     unsigned how = !r.nx && page_index(lin) == page_index(v->c.rip) ? PT_EXEC : PT_READ;
     map_page(v, s, lin, &r, how);

@@ -51,6 +51,9 @@ struct vm_config {
     uint64_t seed;
     const char *cpu_model; /* "host", "max", "qemu64", or NULL */
     bool no_tsc_scaling;
+    unsigned check_shadow;   /* -check shadow: a full audit once in this many flushes on average; 0 = off */
+    unsigned check_tc;       /* -check tc: cc_verify once in this many turns of the run loop; 0 = off */
+    unsigned check_sabotage; /* leave out this INVLPG, for the test of the audit; 0 = none */
 };
 
 #define VM_EXITS(X)                                                                                                    \

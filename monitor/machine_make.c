@@ -102,6 +102,9 @@ static int make_vm(struct machine *m)
         .force_exit = (unsigned)e->force_exit,
         .count = e->count,
         .seed = e->seed,
+        .check_shadow = (unsigned)e->check_shadow,
+        .check_tc = (unsigned)e->check_tc,
+        .check_sabotage = (unsigned)e->check_sabotage,
         .cpu_model = m->c->cpu_spec,
     };
     int rc = vm_create(&m->vm, &cfg, &board_pc_vm_ops, &m->board);

@@ -7,6 +7,7 @@
 #include "monitor/mem.h"
 #include "monitor/pttrace.h"
 #include "base/check.h"
+#include "monitor/selfcheck.h"
 #include "shadowmmu/ptwalk.h"
 
 #define MAX_BYTES 8192u
@@ -181,6 +182,9 @@ static void fill_tlb(struct vcpu *v, const struct mem_page *p, unsigned how, con
     bool write = r->writable && r->dirty && !p->rom && !p->traced;
     softtlb_fill(&v->tlb[user], p->lin & PAGE_MASK, p->gpa & PAGE_MASK, p->host - (p->gpa & 0xfff), r->page_bytes,
                  write, r->global);
+    struct audit_entry e = {.lin = p->lin & PAGE_MASK, .gpa = p->gpa & PAGE_MASK, .write = write, .global = r->global};
+    if (v->audit)
+        selfcheck_entered(v, user ? AUDIT_TLB_USER : AUDIT_TLB_SUPER, &e);
 }
 
 static int translate(struct vcpu *v, uint64_t lin, unsigned how, struct mem_page *p, bool *global)

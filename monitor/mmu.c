@@ -46,6 +46,9 @@ int vcpu_fetch(struct vcpu *v, uint64_t lin, uint64_t *gpa, uint8_t **host, bool
         if (bytes > PAGE_SIZE)
             note_code_large(v, lin, bytes);
         *t = (struct itlb_entry){lin & PAGE_MASK, g & PAGE_MASK, h ? h - (g & 0xfff) : NULL, gl, user};
+        struct audit_entry e = {.lin = t->lin, .gpa = t->gpa, .global = gl, .exec = true};
+        if (v->audit)
+            selfcheck_entered(v, AUDIT_FETCH, &e);
     }
     *gpa = t->gpa | (lin & 0xfff);
     *host = t->host ? t->host + (lin & 0xfff) : NULL;
@@ -124,9 +127,11 @@ void vcpu_mmu_flush(struct vcpu *v, enum mmu_flush what)
     }
     pttrace_flush(v, what == MMU_FLUSH_ALL);
     wintax_flush(v);
+    if (v->audit)
+        selfcheck_flushed(v, what == MMU_FLUSH_ALL ? AUDIT_FLUSH_ALL : AUDIT_FLUSH_NONGLOBAL, 0);
 }
 
-void vcpu_mmu_invlpg(struct vcpu *v, uint64_t lin)
+static void invlpg(struct vcpu *v, uint64_t lin)
 {
     softtlb_flush_page(&v->tlb[0], lin);
     softtlb_flush_page(&v->tlb[1], lin);
@@ -147,6 +152,14 @@ void vcpu_mmu_invlpg(struct vcpu *v, uint64_t lin)
         flush_jc(v, 1);
     }
     cc_unlink_cross(v->priv->cc, large ? ~0ull : lin);
+}
+
+void vcpu_mmu_invlpg(struct vcpu *v, uint64_t lin)
+{
+    if (!v->audit || !selfcheck_sabotages(v, lin))
+        invlpg(v, lin);
+    if (v->audit)
+        selfcheck_flushed(v, AUDIT_FLUSH_PAGE, lin);
 }
 
 /* Nobody may write to this page unnoticed from now on. */

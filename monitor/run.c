@@ -500,7 +500,11 @@ enum vm_exit_reason vcpu_run(struct vcpu *v)
     v->priv->link_from = NULL;
     v->priv->want_jc = false;
     while (step(v) == STEP_GO_ON)
-        ;
+        if (v->priv->check.on && selfcheck_due(v)) {
+            fpu_leave(v);
+            if (!selfcheck_run(v))
+                break;
+        }
     fpu_leave(v);
     direct_rest(v);
     hostsig_thread_leave(v);

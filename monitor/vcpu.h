@@ -19,6 +19,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+struct audit;
 struct vm;
 struct vm_ops;   /* monitor/engine.h */
 struct cpumodel; /* monitor/cpumodel.h */
@@ -86,6 +87,7 @@ struct vcpu {
     uint8_t *xsave;          /* 64-byte aligned image of the guest's FPU state when !fpu_live, standard format */
     struct vcpu_priv *priv;  /* run loop, codecache, ... */
     struct pttrace *pttrace; /* page tables that are traced; NULL unless -accel trap */
+    struct audit *audit;     /* -check shadow: monitor/selfcheck.h; NULL: off */
     /* -- system instructions -- */
     const struct vm_ops *ops;   /* the embedder's callbacks; may be NULL in tests */
     void *opaque;               /* ... and their first argument */

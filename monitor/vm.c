@@ -163,6 +163,8 @@ static int init_vcpu(struct vm *vm, struct vcpu *v)
         rc = make_windows(v);
     if (!rc && vm->cfg.trap)
         rc = pttrace_create(&v->pttrace);
+    if (!rc)
+        rc = selfcheck_create(v);
     if (rc)
         return rc;
     rc = cc_create(&p->cc, vm->cfg.tc_bytes ? vm->cfg.tc_bytes : DEFAULT_TC_BYTES, &vm->stats);
@@ -232,6 +234,7 @@ void vm_destroy(struct vm *vm)
     acct_stop(&vm->stats.acct);
     if (v && v->priv) {
         hostsig_forget(v);
+        selfcheck_destroy(v);
         direct_destroy(v->priv->direct);
         pttrace_destroy(v->pttrace);
         v->pttrace = NULL;

@@ -10,6 +10,7 @@
 #include "monitor/fpu.h"
 #include "monitor/mem.h"
 #include "monitor/pttrace.h"
+#include "monitor/selfcheck.h"
 #include "monitor/sysinsn.h"
 #include "monitor/vcpu.h"
 #include "shadowmmu/window.h"
@@ -149,6 +150,11 @@ struct vcpu_priv {
     struct rng rng;
     uint64_t force_lcg; /* state of the generator behind force_exit */
     char *altstack;
+    struct { /* selfcheck.h */
+        bool on, tc_due, host_due, reported;
+        unsigned tc_steps, sabotage;
+        uint64_t seed, lcg;
+    } check;
 };
 /* sites.c */
 enum xl_strategy site_strategy(struct vcpu *v, uint64_t phys);

@@ -19,7 +19,11 @@ static enum fault_action soften(struct vcpu *v, uint64_t phys, enum xl_strategy 
 
 static enum window_status enter(struct vcpu *v, struct window *w, uint64_t lin, const struct pt_result *r)
 {
-    return window_map(w, lin, r->gpa, r->page_bytes, r->writable && r->dirty, r->global);
+    enum window_status st = window_map(w, lin, r->gpa, r->page_bytes, r->writable && r->dirty, r->global);
+    struct audit_entry e = {.lin = lin & PAGE_MASK, .global = r->global};
+    if (v->audit && st == WINDOW_OK && window_lookup(w, lin, &e.gpa, &e.write))
+        selfcheck_entered(v, w == v->priv->win64 ? AUDIT_WIN64 : AUDIT_WIN32, &e);
+    return st;
 }
 
 /* Small pages behind the one that faulted are likely to be wanted too. */

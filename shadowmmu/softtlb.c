@@ -100,3 +100,17 @@ void softtlb_protect_gpa(struct softtlb *t, uint64_t gpa)
             t->tag_w[i] = never_tag(i);
     }
 }
+
+void softtlb_each(const struct softtlb *t,
+                  void (*f)(void *opaque, uint64_t lin, uint64_t gpa, bool write, bool global, uint64_t addend),
+                  void *opaque)
+{
+    for (unsigned i = 0; i < STLB_SIZE; i++) {
+        uint64_t r = (uint64_t)-t->tag_r[i], w = (uint64_t)-t->tag_w[i];
+        bool rd = stlb_index(r) == i, wr = stlb_index(w) == i;
+        if (rd)
+            f(opaque, r, t->gpa[i], wr && r == w, is_global(t, i), t->addend[i]);
+        if (wr && (!rd || r != w))
+            f(opaque, w, t->gpa[i], true, is_global(t, i), t->addend[i]);
+    }
+}

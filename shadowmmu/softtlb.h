@@ -37,6 +37,10 @@ void softtlb_flush_all(struct softtlb *t);
 void softtlb_flush_nonglobal(struct softtlb *t);
 /* One guest page, all of it if it may be a large one. */
 void softtlb_flush_page(struct softtlb *t, uint64_t lin);
+/* Calls f for every entry, whatever the list of filled ones says: for the audit. */
+void softtlb_each(const struct softtlb *t,
+                  void (*f)(void *opaque, uint64_t lin, uint64_t gpa, bool write, bool global, uint64_t addend),
+                  void *opaque);
 /* Takes away every write tag of a guest physical page (it has become traced). */
 void softtlb_protect_gpa(struct softtlb *t, uint64_t gpa);
 #endif

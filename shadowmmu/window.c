@@ -333,6 +333,30 @@ bool window_has(const struct window *w, uint64_t lin, bool write)
     return c && c->gfn[page] != NONE && (!write || bit(c->writable, page));
 }
 
+bool window_lookup(const struct window *w, uint64_t lin, uint64_t *gpa, bool *write)
+{
+    const struct chunk *c = find_chunk(w, lin);
+    unsigned page = page_of(lin);
+    if (!c || c->gfn[page] == NONE)
+        return false;
+    *gpa = (uint64_t)c->gfn[page] << 12;
+    *write = bit(c->writable, page);
+    return true;
+}
+
+void window_each(const struct window *w, void (*f)(void *opaque, uint64_t lin, uint64_t gpa, bool write, bool global),
+                 void *opaque)
+{
+    for (unsigned s = 0; s < LIN_HASH; s++)
+        for (uint32_t i = w->lin_hash[s]; i != NONE; i = w->chunk[i].lin_next) {
+            const struct chunk *c = &w->chunk[i];
+            for (unsigned k = 0; k < CHUNK_PAGES; k++)
+                if (c->gfn[k] != NONE)
+                    f(opaque, c->lin + (uint64_t)k * 4096, (uint64_t)c->gfn[k] << 12, bit(c->writable, k),
+                      bit(c->global, k));
+        }
+}
+
 /* ---- entering ---- */
 
 static enum window_status map_page(struct window *w, struct chunk *c, const struct gpmem_slot *s, uint64_t lin,

@@ -39,6 +39,11 @@ bool window_linear(const struct window *w, uint64_t host, uint64_t *lin);
 enum window_status window_map(struct window *w, uint64_t lin, uint64_t gpa, uint64_t page_bytes, bool writable,
                               bool global);
 bool window_has(const struct window *w, uint64_t lin, bool write);
+/* What is entered for a page: false, or its guest frame and whether writes go through. */
+bool window_lookup(const struct window *w, uint64_t lin, uint64_t *gpa, bool *write);
+/* Calls f for every page entered: for the audit. */
+void window_each(const struct window *w, void (*f)(void *opaque, uint64_t lin, uint64_t gpa, bool write, bool global),
+                 void *opaque);
 /* The translation of the page (and of the large page around it) is gone. */
 void window_invalidate(struct window *w, uint64_t lin);
 void window_flush(struct window *w, bool global_too);

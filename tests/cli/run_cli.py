@@ -504,6 +504,32 @@ class Run(Case):
         self.assertEqual(p.wait(10), 0)
 
 
+class Check(Case):
+    """-check: the audit says nothing when all is well, and finds a flush that was left out."""
+    # mov eax, [0x200000]; invlpg [0x200000]
+    CODE = b"\xa1\x00\x00\x20\x00\x0f\x01\x3d\x00\x00\x20\x00" + DEBUG_EXIT + HALT
+
+    def test_silent_when_all_is_well(self):
+        status, _, err = self.run_it("-kernel", self.guest(self.CODE), *self.QUIET, *self.EXIT, "-check", "shadow=1,tc=1")
+        self.assertEqual((status, err), (43, ""))
+
+    def test_left_out_invlpg_ends_the_run_with_a_report(self):
+        for window, where in (("on", "32-bit window"), ("off", "soft TLB, supervisor")):
+            status, _, err = self.run_it("-kernel", self.guest(self.CODE), *self.QUIET[:-2], "-accel", "bt,window=" + window,
+                                         *self.EXIT, "-check", "shadow=1,sabotage=1")
+            self.assertEqual(status, 1, err)
+            self.assertIn("shadow audit: " + where + ", 0x200000", err)
+            self.assertIn("still there after a flush that covers it", err)
+            self.assertIn("last flush: INVLPG of 0x200000", err)
+            self.assertIn("seed of this run:", err)
+
+    def test_unknown_check_is_refused(self):
+        self.refused(2, "-check frob", "-kernel", "k", "-check", "frob")
+        self.refused(2, "-check noshadow", "-kernel", "k", "-check", "noshadow")
+        self.refused(2, "-check shadow", "-kernel", "k", "-check", "shadow=many")
+        self.refused(2, "-check sabotage", "-kernel", "k", "-check", "sabotage=2")
+
+
 class Monitor(Case):
     def talk(self, script, code, *args):
         return self.run_it("-display", "none", "-accel", "bt", "-serial", "null", "-monitor", "stdio", *self.EXIT,
