@@ -211,6 +211,8 @@ static int site_pre(struct vcpu *v, uint64_t ret_pc)
     if (desc & XL_SITE_MASKED)
         open_mask(v, b);
     int err = prepare(v, ret_pc, b, &at);
+    if (!(v->priv->enter_block && (v->priv->enter_block->key.mode & (CPU_KEY_CAREFUL | CPU_KEY_STEP))))
+        site_note_callout(v, ret_pc, at != b->buf && at != b->buf + b->shift);
     if (err) {
         b->write = false;
         return site_leave(v, ret_pc, err == SYS_FAULT ? TC_EXIT_FAULT : TC_EXIT_OUT);

@@ -42,6 +42,7 @@ struct vm_config {
     enum vm_user_mode user; /* how guest user code runs */
     uint64_t tc_bytes;      /* translation cache size, 0 = default */
     bool no_window;         /* -accel bt,window=off: kernel code reaches memory through the soft TLB */
+    bool no_adapt;          /* -accel bt,adapt=off: memory sites keep their first strategy */
     bool no_chain;          /* -accel bt,chain=off */
     bool trap;              /* -accel trap: sensitive instructions and page-table writes trap, nothing adapts */
     unsigned max_insns;     /* instructions per block, 0 = default; 1 = one-instruction blocks */

@@ -95,6 +95,7 @@ static int make_vm(struct machine *m)
         .tc_bytes = e->tc_bytes,
         .no_window = e->window == 0 || !hostlayout_ok(),
         .user = (enum vm_user_mode)e->user, /* the same order: monitor/cmdline.h */
+        .no_adapt = !e->adapt,
         .no_chain = !e->chain,
         .trap = e->engine == ENGINE_TRAP,
         .max_insns = (unsigned)e->max_insns,

@@ -121,7 +121,11 @@ static enum step host_fault(struct vcpu *v)
     struct cc_block *b = tc_recover(v, p->fault_pc);
     v->stats->host_faults++;
     switch (p->fault_action) {
-    case FA_SOFTEN: site_set_strategy(v, p->soften_phys, p->soften_strategy); return STEP_GO_ON;
+    case FA_SOFTEN:
+        if (v->vm->cfg.no_adapt)
+            return careful(v);
+        site_set_strategy(v, p->soften_phys, p->soften_strategy);
+        return STEP_GO_ON;
     case FA_CAREFUL: return careful(v);
     case FA_RAISE: return raise_fault(v);
     case FA_RESTART: v->c.eflags_sys |= EFLAGS_RF; return STEP_GO_ON;
@@ -259,7 +263,7 @@ static enum step careful(struct vcpu *v)
     int err;
     struct vcpu_priv *p = v->priv;
     uint32_t mode = v->c.key | CPU_KEY_CAREFUL;
-    if (!v->vm->cfg.trap)
+    if (!v->vm->cfg.no_adapt && !v->vm->cfg.trap)
         note_careful(v);
     p->link_from = NULL;
     p->want_jc = false;

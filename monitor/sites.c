@@ -24,6 +24,7 @@ static struct site_entry *make(struct vcpu *v, uint64_t phys)
         for (unsigned i = 0; i < 1u << SITE_BITS; i++)
             t->entry[i].used = false;
         t->n = 0;
+        v->stats->sites_soft = v->stats->sites_callout = 0;
         for (unsigned i = 0; i < 64; i++)
             t->pages[i] = 0;
         e = find(v, phys);
@@ -42,10 +43,19 @@ enum xl_strategy site_strategy(struct vcpu *v, uint64_t phys)
     return e->used ? (enum xl_strategy)e->strategy : XL_SITE_WINDOW;
 }
 
+static void count(struct stats *s, enum xl_strategy is, uint64_t by)
+{
+    s->sites_soft += is == XL_SITE_SOFT ? by : 0;
+    s->sites_callout += is == XL_SITE_CALLOUT ? by : 0;
+}
+
 /* The block is made again when it is reached next. */
 void site_set_strategy(struct vcpu *v, uint64_t phys, enum xl_strategy s)
 {
-    make(v, phys)->strategy = (uint8_t)s;
+    struct site_entry *e = make(v, phys);
+    count(v->stats, (enum xl_strategy)e->strategy, ~0ull);
+    count(v->stats, s, 1);
+    e->strategy = (uint8_t)s;
     cc_invalidate(v->priv->cc, phys, 1);
     v->stats->sites_changed++;
 }
@@ -59,20 +69,24 @@ void site_note_careful(struct vcpu *v, uint64_t phys)
         site_set_strategy(v, phys, XL_SITE_CALLOUT);
 }
 
-/* A callout site found plain memory. After many times in a row it goes back to the fast way; each return makes the next later. */
-void site_note_easy(struct vcpu *v, uint64_t ret_pc)
+/* A site that runs as a callout found what it is one for, or plain memory. After many times of the latter in a row it goes back to
+ * the fast way; each return makes the next later. */
+void site_note_callout(struct vcpu *v, uint64_t ret_pc, bool plain)
 {
     uint16_t *n = &v->priv->easy[ret_pc >> 3 & (SITE_EASY_SLOTS - 1)];
-    if (++*n % SITE_EASY_RUN)
+    v->stats->site_callouts++;
+    v->stats->site_callouts_plain += plain;
+    *n = plain ? *n + 1u : 0;
+    if (*n < SITE_EASY_RUN)
         return;
+    *n = 0;
     struct cc_block *b = cc_find(v->priv->cc, ret_pc);
     const struct ccf_point *p = b ? cc_find_point(b, ret_pc) : NULL;
-    if (!p)
-        return;
-    struct site_entry *e = make(v, b->key.phys + p->guest_off);
-    if (e->strategy != XL_SITE_CALLOUT || ++e->easy < 1u << e->returns)
+    struct site_entry *e = p ? find(v, b->key.phys + p->guest_off) : NULL;
+    if (!e || !e->used || e->strategy != XL_SITE_CALLOUT || ++e->easy < 1u << e->returns)
         return;
     e->easy = e->careful = 0;
     e->returns += e->returns < 15;
+    v->stats->sites_returned++;
     site_set_strategy(v, e->phys, XL_SITE_WINDOW);
 }

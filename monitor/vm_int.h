@@ -62,7 +62,7 @@ struct site_entry {
     bool used;
     uint8_t strategy, careful;
     uint8_t returns; /* how often it went back */
-    uint16_t easy;
+    uint16_t easy;   /* runs of plain memory as a callout */
 };
 #define SITE_EASY_SLOTS 1024u
 #define SITE_EASY_RUN 256u
@@ -160,7 +160,7 @@ struct vcpu_priv {
 enum xl_strategy site_strategy(struct vcpu *v, uint64_t phys);
 void site_set_strategy(struct vcpu *v, uint64_t phys, enum xl_strategy s);
 void site_note_careful(struct vcpu *v, uint64_t phys);
-void site_note_easy(struct vcpu *v, uint64_t ret_pc);
+void site_note_callout(struct vcpu *v, uint64_t ret_pc, bool plain);
 /* wintax.c: a hidden fault on a page that is not global; a CR3 load; RESET */
 void wintax_fault(struct vcpu *v);
 void wintax_flush(struct vcpu *v);

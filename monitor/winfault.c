@@ -11,7 +11,7 @@
 
 static enum fault_action soften(struct vcpu *v, uint64_t phys, enum xl_strategy s)
 {
-    v->stats->window_softened++;
+    v->stats->window_softened += !v->vm->cfg.no_adapt;
     v->priv->soften_phys = phys;
     v->priv->soften_strategy = s;
     return FA_SOFTEN;

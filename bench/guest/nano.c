@@ -11,7 +11,8 @@ nano_op nano_loop, nano_callret, nano_popf, nano_cpuid, nano_rdtsc, nano_seg_loa
 #ifndef BENCH_NATIVE
 nano_op nano_cli_sti, nano_pushf, nano_rdmsr, nano_wrmsr, nano_swapgs, nano_cr8wr, nano_cr0rd, nano_clts, nano_cr3wr;
 nano_op nano_invlpg, nano_in, nano_out, nano_mmio_read, nano_mmio_write, nano_pgfault, nano_divzero, nano_int80;
-nano_op nano_ptemod, nano_pte_remap, nano_ctx_switch, nano_self_ipi, nano_gaps, nano_syscall;
+nano_op nano_user_read, nano_code_write, nano_ptemod, nano_pte_remap, nano_ctx_switch, nano_self_ipi, nano_gaps,
+    nano_syscall;
 #endif
 
 /* Doubles n until a run is long enough, then takes the samples. ops: what one turn counts as. */
@@ -58,7 +59,8 @@ void bench_main(void)
 /* Two roots that differ in one page of the upper half, with 4 KiB pages. */
 #define VIEW (HIGH + (1ul << 39))
 extern uint64_t rt_pml4[512], rt_pdpt[512];
-extern uint8_t nano_syscall_entry[], nano_on_pgfault[], nano_on_divzero[], nano_on_int[], nano_on_irq[];
+extern uint8_t nano_beside_code[], nano_syscall_entry[], nano_on_pgfault[], nano_on_divzero[], nano_on_int[],
+    nano_on_irq[];
 static uint64_t other_pml4[512] __attribute__((aligned(4096)));
 static uint64_t view_tables[2][3][512] __attribute__((aligned(4096)));
 static uint8_t view_pages[2][4096] __attribute__((aligned(4096)));
@@ -159,6 +161,8 @@ void bench_main(void)
     measure("clts", nano_clts, 0, 1);
     measure("mmio-read", nano_mmio_read, HIGH + LAPIC + 0x80, 1);
     measure("mmio-write", nano_mmio_write, HIGH + LAPIC + 0x80, 1);
+    measure("user-read", nano_user_read, (uint64_t)view_pages[0], 1); /* a user page, lower half */
+    measure("code-write", nano_code_write, (uint64_t)nano_beside_code + HIGH, 1);
     measure("self-ipi", nano_self_ipi, HIGH + LAPIC + 0x300, 1);
     measure_timer();
 }

@@ -94,6 +94,16 @@ leaf:
     loop mmio_write
     movl $0, (%r8)
     again
+    loop user_read
+    movl (%r8), %eax
+    again
+/* r8 -> data in a page of code that has been translated */
+    loop code_write
+    movl %eax, (%r8)
+    again
+    .globl nano_beside_code
+nano_beside_code:
+    .quad 0
     loop pgfault
     .byte 0x41, 0x8a, 0x00
     again

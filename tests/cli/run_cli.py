@@ -530,6 +530,31 @@ class Check(Case):
         self.refused(2, "-check sabotage", "-kernel", "k", "-check", "sabotage=2")
 
 
+class Adapt(Case):
+    """Memory sites change their strategy by what they meet; -accel bt,adapt=off keeps them."""
+    # mov esp, 0x180000; mov ebx, 0xfee00080; mov ecx, 8; call 1f; mov ebx, 0x200000; mov ecx, 2000; call 1f; EXIT; 1: mov eax, [ebx]; loop 1b; ret
+    CODE = (b"\xbc\x00\x00\x18\x00\xbb\x80\x00\xe0\xfe\xb9\x08\x00\x00\x00\xe8\x19\x00\x00\x00"
+            b"\xbb\x00\x00\x20\x00\xb9\xd0\x07\x00\x00\xe8\x0a\x00\x00\x00" + DEBUG_EXIT + b"\x8b\x03\xe2\xfc\xc3")
+
+    def counters(self, accel):
+        status, _, err = self.run_it("-kernel", self.guest(self.CODE), *self.QUIET[:-2], "-accel", accel, *self.EXIT, "-stats", "s")
+        self.assertEqual((status, err), (43, ""))
+        with open(self.path("s"), encoding="ascii") as f:
+            return json.load(f)
+
+    def test_site_becomes_a_callout_and_goes_back(self):
+        s = self.counters("bt")
+        self.assertEqual((s["sites_changed"], s["sites_returned"], s["sites_callout"]), (2, 1, 0))
+        self.assertLess(s["host_faults"], 8)
+        self.assertGreaterEqual(s["site_callouts"] - s["site_callouts_plain"], 7)
+
+    def test_without_adaptation_every_access_faults(self):
+        s = self.counters("bt,adapt=off")
+        self.assertEqual((s["sites_changed"], s["window_softened"], s["site_callouts"]), (0, 0, 0))
+        self.assertGreaterEqual(s["host_faults"], 8)
+        self.assertGreaterEqual(s["exit_careful"] + s["site_mmio"], 8)
+
+
 class Monitor(Case):
     def talk(self, script, code, *args):
         return self.run_it("-display", "none", "-accel", "bt", "-serial", "null", "-monitor", "stdio", *self.EXIT,

@@ -267,6 +267,8 @@ Test(cmdline, first_engine_that_is_there_is_taken_and_only_its_properties)
     accept("-kernel k -accel kvm -accel tcg,thread=multi,tb-size=16 -accel bt,max-insns=7");
     cr_assert_str_eq(c.engine.asked, "kvm");
     cr_assert_eq(c.engine.max_insns, 0);
+    accept("-kernel k -accel bt,adapt=off");
+    cr_assert_not(c.engine.adapt);
     accept("-kernel k -machine accel=xen:bt");
     cr_assert_str_eq(c.engine.asked, "bt");
 }
@@ -278,7 +280,6 @@ Test(cmdline, engine_values_that_are_wrong_or_not_there)
     refuse("-kernel k -accel bt,user=maybe", "'maybe'");
     refuse("-kernel k -accel bt,max-insns=99999999999", "'99999999999'");
     refuse("-kernel k -accel bt,tc=0", "'0'");
-    refuse("-kernel k -accel bt,adapt=off", "adapt=off");
 }
 
 Test(cmdline, trap_is_an_engine_of_its_own)
