@@ -447,3 +447,12 @@ void direct_kick(struct vcpu *v)
     if (w)
         uw_kick(w);
 }
+
+unsigned direct_worlds(const struct direct *d, int *pid, unsigned max)
+{
+    unsigned n = 0;
+    for (unsigned i = 0; i < SPACES && n < max; i++)
+        if (d->space[i].world)
+            pid[n++] = uw_pid(d->space[i].world);
+    return n;
+}

@@ -40,4 +40,6 @@ void direct_invlpg(struct vcpu *v, uint64_t lin);
 /* A frame has become traced: no world may have it writable. */
 void direct_protect(struct vcpu *v, uint64_t gpa);
 void direct_kick(struct vcpu *v);
+/* Host processes of the worlds in use. Returns how many, at most max. */
+unsigned direct_worlds(const struct direct *d, int *pid, unsigned max);
 #endif

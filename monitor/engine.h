@@ -83,6 +83,8 @@ struct stats *vm_stats(struct vm *vm);
 int vm_account_start(struct vm *vm, uint64_t start_ns);
 void vm_account_stop(struct vm *vm);
 struct vcpu *vm_vcpu(struct vm *vm, unsigned index);
+/* Fills the shadow_* counters: what host memory the shadow takes now. */
+void vm_measure_shadow(struct vm *vm);
 
 /* Runs until an exit; the reason is in vcpu_exit_info(v)->reason and returned. */
 enum vm_exit_reason vcpu_run(struct vcpu *v);

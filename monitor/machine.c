@@ -270,6 +270,7 @@ static int write_stats(struct machine *m)
     vm_account_stop(m->vm);
     if (!m->stats)
         return 0;
+    vm_measure_shadow(m->vm);
     int rc = stat_write_json(vm_stats(m->vm), m->stats, op_name);
     rc |= fclose(m->stats);
     m->stats = NULL;

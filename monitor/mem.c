@@ -180,8 +180,7 @@ static void fill_tlb(struct vcpu *v, const struct mem_page *p, unsigned how, con
     if (!user && r->user && (v->c.cr4 & CR4_SMAP))
         return;
     bool write = r->writable && r->dirty && !p->rom && !p->traced;
-    softtlb_fill(&v->tlb[user], p->lin & PAGE_MASK, p->gpa & PAGE_MASK, p->host - (p->gpa & 0xfff), r->page_bytes,
-                 write, r->global);
+    softtlb_fill(&v->tlb[user], p->lin & PAGE_MASK, p->host - (p->gpa & 0xfff), r->page_bytes, write, r->global);
     struct audit_entry e = {.lin = p->lin & PAGE_MASK, .gpa = p->gpa & PAGE_MASK, .write = write, .global = r->global};
     if (v->audit)
         selfcheck_entered(v, user ? AUDIT_TLB_USER : AUDIT_TLB_SUPER, &e);

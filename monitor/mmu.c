@@ -173,8 +173,8 @@ void vcpu_trace_page(struct vcpu *v, uint64_t gpa, uint8_t why)
         direct_protect(v, gpa);
         *f &= (uint8_t)~GP_WORLD;
     }
-    softtlb_protect_gpa(&v->tlb[0], gpa);
-    softtlb_protect_gpa(&v->tlb[1], gpa);
+    softtlb_protect(&v->tlb[0], gpmem_ptr(v->mem, gpa & PAGE_MASK));
+    softtlb_protect(&v->tlb[1], gpmem_ptr(v->mem, gpa & PAGE_MASK));
     if (v->priv->win64)
         window_protect(v->priv->win64, gpa);
     if (v->priv->win32)

@@ -19,16 +19,22 @@ static bool once_in(struct vcpu *v, unsigned n)
     return (p->check.lcg >> 33) % n == 0;
 }
 
-static void check_tlb(void *opaque, uint64_t lin, uint64_t gpa, bool write, bool global, uint64_t addend)
+/* Guest physical address of a host pointer into guest memory; all ones if it is none. */
+static uint64_t gpa_of(const struct vcpu *v, const uint8_t *host)
+{
+    unsigned n;
+    const struct gpmem_slot *s = gpmem_slots(v->mem, &n);
+    for (unsigned i = 0; i < n; i++)
+        if (host >= s[i].host && host < s[i].host + s[i].bytes)
+            return s[i].gpa + (uint64_t)(host - s[i].host);
+    return ~0ull;
+}
+
+static void check_tlb(void *opaque, uint64_t lin, const uint8_t *host, bool write, bool global)
 {
     const struct walker *k = opaque;
-    struct vcpu *v = k->v;
-    struct audit_entry e = {.lin = lin, .gpa = gpa, .write = write, .global = global};
-    const uint8_t *host = gpmem_ptr(v->mem, gpa);
-    if (!audit_check(v->audit, &v->c, k->where, &e) || !host)
-        return;
-    if ((uint64_t)(uintptr_t)host != lin + addend)
-        audit_blame(v->audit, &v->c, k->where, AUDIT_HOST, &e);
+    struct audit_entry e = {.lin = lin, .gpa = gpa_of(k->v, host), .write = write, .global = global};
+    audit_check(k->v->audit, &k->v->c, k->where, &e);
 }
 
 static void check_window(void *opaque, uint64_t lin, uint64_t gpa, bool write, bool global)

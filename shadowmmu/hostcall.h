@@ -27,5 +27,9 @@ static inline int64_t host_mprotect(uint64_t at, uint64_t bytes, int prot)
 {
     return hostcall6(SYS_mprotect, (int64_t)at, (int64_t)bytes, prot, 0, 0, 0);
 }
+static inline int64_t host_madvise(uint64_t at, uint64_t bytes, int advice)
+{
+    return hostcall6(SYS_madvise, (int64_t)at, (int64_t)bytes, advice, 0, 0, 0);
+}
 static inline int host_mmap_failed(int64_t r) { return r < 0 && r > -4096; }
 #endif

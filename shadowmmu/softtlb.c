@@ -2,24 +2,22 @@
 #include "shadowmmu/softtlb.h"
 
 #define PAGE(lin) ((lin) & ~0xfffull)
-#define EMPTY (~0ull)
 
 /* MINUS a page that has another index, and is not the neighbour that a page-crossing access could reach. */
 static inline int64_t never_tag(unsigned i) { return -(int64_t)(((uint64_t)(i ^ (STLB_SIZE / 2))) << 12); }
 static inline bool is_global(const struct softtlb *t, unsigned i) { return t->global[i / 64] >> (i % 64) & 1; }
 
-static void drop(struct softtlb *t, unsigned i)
-{
-    t->tag_r[i] = t->tag_w[i] = never_tag(i);
-    t->gpa[i] = EMPTY;
-}
+/* A read tag is there whenever a write tag is. */
+static inline uint64_t page_at(const struct softtlb *t, unsigned i) { return (uint64_t)-t->tag_r[i]; }
+static inline bool is_filled(const struct softtlb *t, unsigned i) { return stlb_index(page_at(t, i)) == i; }
+
+static void drop(struct softtlb *t, unsigned i) { t->tag_r[i] = t->tag_w[i] = never_tag(i); }
 
 void softtlb_init(struct softtlb *t)
 {
-    for (unsigned i = 0; i < STLB_SIZE; i++) {
-        t->addend[i] = 0;
-        drop(t, i);
-    }
+    /* A tag of 0 is that of page 0: of another index everywhere else, but also one past the end of the address space. */
+    drop(t, 0);
+    drop(t, STLB_SIZE - 1);
     t->n_listed = 0;
     t->large = 0;
     t->huge = false;
@@ -39,7 +37,7 @@ void softtlb_flush_nonglobal(struct softtlb *t)
     unsigned kept = 0;
     for (unsigned k = 0; k < t->n_listed; k++) {
         unsigned i = t->listed[k];
-        if (t->gpa[i] == EMPTY)
+        if (!is_filled(t, i))
             continue;
         if (is_global(t, i))
             t->listed[kept++] = (uint16_t)i;
@@ -49,12 +47,12 @@ void softtlb_flush_nonglobal(struct softtlb *t)
     t->n_listed = kept;
 }
 
-void softtlb_fill(struct softtlb *t, uint64_t lin, uint64_t gpa, uint8_t *host_page, uint64_t page_bytes, bool write,
+void softtlb_fill(struct softtlb *t, uint64_t lin, const uint8_t *host_page, uint64_t page_bytes, bool write,
                   bool global)
 {
     unsigned i = stlb_index(lin);
     uint64_t bit = 1ull << (i % 64);
-    if (t->gpa[i] == EMPTY) {
+    if (!is_filled(t, i)) {
         if (t->n_listed == STLB_LISTED)
             softtlb_flush_all(t);
         t->listed[t->n_listed++] = (uint16_t)i;
@@ -62,7 +60,6 @@ void softtlb_fill(struct softtlb *t, uint64_t lin, uint64_t gpa, uint8_t *host_p
     t->tag_r[i] = -(int64_t)PAGE(lin);
     t->tag_w[i] = write ? -(int64_t)PAGE(lin) : never_tag(i);
     t->addend[i] = (uint64_t)(uintptr_t)host_page - PAGE(lin);
-    t->gpa[i] = PAGE(gpa);
     t->global[i / 64] = global ? t->global[i / 64] | bit : t->global[i / 64] & ~bit;
     if (page_bytes > 4096) {
         t->large |= 1ull << (lin >> 21 & 63) | 1ull << ((lin >> 21 & 63) ^ 1); /* 4 MiB pages have two */
@@ -82,7 +79,7 @@ void softtlb_flush_page(struct softtlb *t, uint64_t lin)
         return;
     for (unsigned k = 0; k < t->n_listed; k++) {
         i = t->listed[k];
-        if (t->gpa[i] == EMPTY)
+        if (!is_filled(t, i))
             continue;
         if (((uint64_t)-t->tag_r[i] ^ lin) >> shift == 0)
             drop(t, i);
@@ -92,25 +89,24 @@ void softtlb_flush_page(struct softtlb *t, uint64_t lin)
     t->n_listed = kept;
 }
 
-void softtlb_protect_gpa(struct softtlb *t, uint64_t gpa)
+void softtlb_protect(struct softtlb *t, const uint8_t *host_page)
 {
     for (unsigned k = 0; k < t->n_listed; k++) {
         unsigned i = t->listed[k];
-        if (t->gpa[i] == PAGE(gpa))
+        if (page_at(t, i) + t->addend[i] == (uintptr_t)host_page)
             t->tag_w[i] = never_tag(i);
     }
 }
 
 void softtlb_each(const struct softtlb *t,
-                  void (*f)(void *opaque, uint64_t lin, uint64_t gpa, bool write, bool global, uint64_t addend),
-                  void *opaque)
+                  void (*f)(void *opaque, uint64_t lin, const uint8_t *host, bool write, bool global), void *opaque)
 {
     for (unsigned i = 0; i < STLB_SIZE; i++) {
-        uint64_t r = (uint64_t)-t->tag_r[i], w = (uint64_t)-t->tag_w[i];
+        uint64_t r = page_at(t, i), w = (uint64_t)-t->tag_w[i];
         bool rd = stlb_index(r) == i, wr = stlb_index(w) == i;
         if (rd)
-            f(opaque, r, t->gpa[i], wr && r == w, is_global(t, i), t->addend[i]);
+            f(opaque, r, (const uint8_t *)(uintptr_t)(r + t->addend[i]), wr && r == w, is_global(t, i));
         if (wr && (!rd || r != w))
-            f(opaque, w, t->gpa[i], true, is_global(t, i), t->addend[i]);
+            f(opaque, w, (const uint8_t *)(uintptr_t)(w + t->addend[i]), true, is_global(t, i));
     }
 }

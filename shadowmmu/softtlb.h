@@ -20,7 +20,6 @@ struct softtlb {
     int64_t tag_r[STLB_SIZE];
     int64_t tag_w[STLB_SIZE];
     uint64_t addend[STLB_SIZE];
-    uint64_t gpa[STLB_SIZE];         /* guest physical page of a filled entry, ~0 = empty */
     uint64_t global[STLB_SIZE / 64]; /* survives a CR3 load */
     uint16_t listed[STLB_LISTED];    /* indexes of all filled entries (and of some emptied ones) */
     uint32_t n_listed;
@@ -29,9 +28,10 @@ struct softtlb {
 };
 static inline unsigned stlb_index(uint64_t lin) { return (unsigned)(lin >> 12) & (STLB_SIZE - 1); }
 
+/* *t must be zero, as fresh memory is: what is never filled then costs no memory. */
 void softtlb_init(struct softtlb *t);
 /* Enters a page: 4 KiB of a guest page of page_bytes. */
-void softtlb_fill(struct softtlb *t, uint64_t lin, uint64_t gpa, uint8_t *host_page, uint64_t page_bytes, bool write,
+void softtlb_fill(struct softtlb *t, uint64_t lin, const uint8_t *host_page, uint64_t page_bytes, bool write,
                   bool global);
 void softtlb_flush_all(struct softtlb *t);
 void softtlb_flush_nonglobal(struct softtlb *t);
@@ -39,8 +39,7 @@ void softtlb_flush_nonglobal(struct softtlb *t);
 void softtlb_flush_page(struct softtlb *t, uint64_t lin);
 /* Calls f for every entry, whatever the list of filled ones says: for the audit. */
 void softtlb_each(const struct softtlb *t,
-                  void (*f)(void *opaque, uint64_t lin, uint64_t gpa, bool write, bool global, uint64_t addend),
-                  void *opaque);
-/* Takes away every write tag of a guest physical page (it has become traced). */
-void softtlb_protect_gpa(struct softtlb *t, uint64_t gpa);
+                  void (*f)(void *opaque, uint64_t lin, const uint8_t *host, bool write, bool global), void *opaque);
+/* Takes away every write tag that leads to a page of guest memory (it has become traced). */
+void softtlb_protect(struct softtlb *t, const uint8_t *host_page);
 #endif

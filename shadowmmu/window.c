@@ -19,6 +19,7 @@
 #define GFN_HASH 65536u
 #define NONE 0xffffffffu
 #define MAX_MAPPINGS 40000u /* vm.max_map_count is 65530 by default; others need some too */
+#define FEW_CHUNKS 16u
 #define SPAN32 0x100000000ull
 #define GUARD 0x10000ull
 #define HUGE_SHIFT 30
@@ -31,7 +32,7 @@ struct chunk {
     bool large;               /* has (a part of) a page larger than 4 KiB */
     uint64_t global[8], writable[8];
     uint32_t gfn[CHUNK_PAGES];      /* NONE = empty */
-    uint32_t gfn_next[CHUNK_PAGES]; /* chunk index * 512 + page */
+    uint32_t gfn_next[CHUNK_PAGES]; /* as in gfn_hash */
 };
 struct window {
     struct gpmem *mem;
@@ -43,8 +44,8 @@ struct window {
     struct chunk *chunk;
     uint32_t n_chunks, free_list;
     unsigned mappings, fleeting;
-    uint32_t lin_hash[LIN_HASH];
-    uint32_t gfn_hash[GFN_HASH];
+    uint32_t lin_hash[LIN_HASH] __attribute__((aligned(4096)));
+    uint32_t gfn_hash[GFN_HASH]; /* complement of chunk index * 512 + page, so that memory never used means NONE */
 };
 
 static inline bool bit(const uint64_t *m, unsigned i) { return m[i / 64] >> (i % 64) & 1; }
@@ -60,6 +61,14 @@ static inline unsigned page_of(uint64_t lin) { return (unsigned)(lin >> 12) & (C
 uint64_t window_base(const struct window *w) { return w->base; }
 unsigned window_mappings(const struct window *w) { return w->mappings; }
 
+void window_tables(const struct window *w, const void *at[2], size_t bytes[2])
+{
+    at[0] = w;
+    bytes[0] = sizeof *w;
+    at[1] = w->chunk;
+    bytes[1] = MAX_CHUNKS * sizeof(struct chunk);
+}
+
 bool window_linear(const struct window *w, uint64_t host, uint64_t *lin)
 {
     *lin = host - w->base;
@@ -70,8 +79,8 @@ static void clear_tables(struct window *w)
 {
     for (unsigned i = 0; i < LIN_HASH; i++)
         w->lin_hash[i] = NONE;
-    for (unsigned i = 0; i < GFN_HASH; i++)
-        w->gfn_hash[i] = NONE;
+    for (unsigned i = 0; i < GFN_HASH && w->n_chunks; i++)
+        w->gfn_hash[i] = 0;
     w->n_chunks = 0;
     w->free_list = NONE;
     w->mappings = w->fleeting = 0;
@@ -162,7 +171,7 @@ static void enter_page(struct window *w, struct chunk *c, unsigned page, uint32_
     uint32_t id = (uint32_t)(c - w->chunk) * CHUNK_PAGES + page, *head = &w->gfn_hash[gfn_slot(gfn)];
     c->gfn[page] = gfn;
     c->gfn_next[page] = *head;
-    *head = id;
+    *head = ~id;
     set_bit_to(c->writable, page, writable);
     set_bit_to(c->global, page, global);
     c->pages++;
@@ -173,8 +182,8 @@ static void enter_page(struct window *w, struct chunk *c, unsigned page, uint32_
 static void drop_page(struct window *w, struct chunk *c, unsigned page)
 {
     uint32_t id = (uint32_t)(c - w->chunk) * CHUNK_PAGES + page, *p = &w->gfn_hash[gfn_slot(c->gfn[page])];
-    while (*p != id)
-        p = &w->chunk[*p / CHUNK_PAGES].gfn_next[*p % CHUNK_PAGES];
+    while (*p != ~id)
+        p = &w->chunk[~*p / CHUNK_PAGES].gfn_next[~*p % CHUNK_PAGES];
     *p = c->gfn_next[page];
     c->gfn[page] = NONE;
     c->pages--;
@@ -194,11 +203,12 @@ static int64_t call_mmap(struct window *w, uint64_t at, uint64_t bytes, int prot
     acct_end(&w->stats->acct, &span, ACCT_host_call);
     return r;
 }
-static void call_munmap(struct window *w, uint64_t at, uint64_t bytes)
+static int64_t call_munmap(struct window *w, uint64_t at, uint64_t bytes)
 {
     struct acct_span span = acct_begin(&w->stats->acct, ACCT_host_call);
-    host_munmap(at, bytes);
+    int64_t r = host_munmap(at, bytes);
     acct_end(&w->stats->acct, &span, ACCT_host_call);
+    return r;
 }
 static int64_t call_mprotect(struct window *w, uint64_t at, uint64_t bytes, int prot)
 {
@@ -208,14 +218,24 @@ static int64_t call_mprotect(struct window *w, uint64_t at, uint64_t bytes, int 
     return r;
 }
 
-/* Takes a range out of the host's tables; a 32-bit window keeps the addresses reserved. */
-static void host_unmap(struct window *w, uint64_t lin, uint64_t bytes)
+static bool reserve_again(struct window *w, uint64_t at, uint64_t bytes)
 {
-    if (w->wide)
-        call_munmap(w, host_of(w, lin), bytes);
-    else
-        call_mmap(w, host_of(w, lin), bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+    return !host_mmap_failed(
+        call_mmap(w, at, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0));
+}
+
+/* Takes a range out of the host's tables; a 32-bit window keeps the addresses reserved. False: it is still there. A host at its
+ * limit of mappings refuses to split one. */
+static bool host_unmap(struct window *w, uint64_t lin, uint64_t bytes)
+{
     w->stats->window_unmaps++;
+    return w->wide ? !host_munmap(host_of(w, lin), bytes) : reserve_again(w, host_of(w, lin), bytes);
+}
+
+static bool host_protect(struct window *w, uint64_t lin)
+{
+    w->mappings += 2;
+    return !host_mprotect(host_of(w, lin & ~0xfffull), 4096, PROT_READ);
 }
 
 static enum window_status host_map(struct window *w, uint64_t lin, const struct gpmem_slot *s, uint64_t gpa,
@@ -238,35 +258,73 @@ static enum window_status host_map(struct window *w, uint64_t lin, const struct 
     return p == -EEXIST ? WINDOW_CONFLICT : WINDOW_REFUSED;
 }
 
-/* Drops the chunk's pages (all, or those that do not survive a CR3 load) in runs: what lies between them is not ours. */
-static void empty_chunk(struct window *w, struct chunk *c, bool global_too)
+/* Drops the chunk's pages (all, or those that do not survive a CR3 load) in runs: what lies between them is not ours. False: some
+ * are still there. */
+static bool empty_chunk(struct window *w, struct chunk *c, bool global_too)
 {
+    bool done = true;
     for (unsigned i = 0; i < CHUNK_PAGES; i++) {
         unsigned n = 0;
         while (i + n < CHUNK_PAGES && c->gfn[i + n] != NONE && (global_too || !bit(c->global, i + n)))
-            drop_page(w, c, i + n++);
-        if (n) {
-            host_unmap(w, c->lin + (uint64_t)i * 4096, (uint64_t)n * 4096);
-            i += n - 1;
-        }
+            n++;
+        if (n && host_unmap(w, c->lin + (uint64_t)i * 4096, (uint64_t)n * 4096))
+            for (unsigned k = 0; k < n; k++)
+                drop_page(w, c, i + k);
+        else if (n)
+            done = false;
+        i += n ? n - 1 : 0;
     }
     if (!c->pages)
         free_chunk(w, c);
+    return done;
+}
+
+static bool empty_chunks(struct window *w, bool global_too, bool *progress)
+{
+    bool done = true;
+    for (unsigned s = 0; s < LIN_HASH; s++)
+        for (uint32_t i = w->lin_hash[s], next; i != NONE; i = next) {
+            next = w->chunk[i].lin_next;
+            if (!global_too && !w->chunk[i].fleeting)
+                continue;
+            unsigned pages = w->chunk[i].pages;
+            bool gone = empty_chunk(w, &w->chunk[i], global_too);
+            done = done && gone;
+            *progress |= w->chunk[i].pages < pages;
+        }
+    return done;
+}
+
+/* Takes everything out. What the host refuses to split off becomes an end of its mapping once its neighbours have gone, and taking
+ * off an end needs nothing: so there is progress until there is nothing left. */
+static void flush_all(struct window *w)
+{
+    bool done = !w->n_chunks, progress = true;
+    if (!w->wide && !done) /* in one piece; at the host's limit even that is refused until something has gone */
+        done = reserve_again(w, w->base, SPAN32 + 2 * GUARD) ||
+               (!host_munmap(w->base, SPAN32 + 2 * GUARD) && reserve_again(w, w->base, SPAN32 + 2 * GUARD));
+    while (!done) {
+        CHECK(progress);
+        progress = false;
+        done = empty_chunks(w, true, &progress);
+    }
+    if (!w->wide &&
+        w->n_chunks >= FEW_CHUNKS) { /* back to the host: after the decompressor a 32-bit window is hardly used */
+        host_madvise((uint64_t)(uintptr_t)w->chunk, MAX_CHUNKS * sizeof(struct chunk), MADV_DONTNEED);
+        host_madvise((uint64_t)(uintptr_t)w->gfn_hash, sizeof w->gfn_hash, MADV_DONTNEED);
+        w->n_chunks = 0;
+    }
+    clear_tables(w);
 }
 
 void window_flush(struct window *w, bool global_too)
 {
+    bool progress = false;
     if (!global_too && !w->fleeting)
         return;
     w->stats->window_flushes++;
-    for (unsigned s = 0; s < LIN_HASH; s++)
-        for (uint32_t i = w->lin_hash[s], next; i != NONE; i = next) {
-            next = w->chunk[i].lin_next;
-            if (global_too || w->chunk[i].fleeting)
-                empty_chunk(w, &w->chunk[i], global_too);
-        }
-    if (global_too)
-        clear_tables(w);
+    if (global_too || !empty_chunks(w, false, &progress))
+        flush_all(w);
 }
 
 static bool in_huge(const struct window *w, uint64_t lin)
@@ -293,36 +351,40 @@ void window_invalidate(struct window *w, uint64_t lin)
         window_flush(w, true);
         return;
     }
+    bool done = true;
+    unsigned page = page_of(lin);
     struct chunk *c = w->wide ? NULL : find_chunk(w, lin ^ CHUNK_BYTES); /* the other half of a 4 MiB page */
     if (c && c->large)
-        empty_chunk(w, c, true);
+        done = empty_chunk(w, c, true);
     c = find_chunk(w, lin);
-    if (c && c->large) {
-        empty_chunk(w, c, true);
-        return;
+    if (c && c->large)
+        done = empty_chunk(w, c, true) && done;
+    else if (c && c->gfn[page] != NONE && !host_unmap(w, lin & ~0xfffull, 4096))
+        done = false;
+    else if (c && c->gfn[page] != NONE) {
+        drop_page(w, c, page);
+        if (!c->pages)
+            free_chunk(w, c);
     }
-    unsigned page = page_of(lin);
-    if (!c || c->gfn[page] == NONE)
-        return;
-    drop_page(w, c, page);
-    host_unmap(w, lin & ~0xfffull, 4096);
-    if (!c->pages)
-        free_chunk(w, c);
+    if (!done)
+        window_flush(w, true);
 }
 
 void window_protect(struct window *w, uint64_t gpa)
 {
     uint32_t gfn = (uint32_t)(gpa >> 12);
-    for (uint32_t id = w->gfn_hash[gfn_slot(gfn)]; id != NONE;) {
+    for (uint32_t id = ~w->gfn_hash[gfn_slot(gfn)]; id != NONE;) {
         struct chunk *c = &w->chunk[id / CHUNK_PAGES];
         unsigned page = id % CHUNK_PAGES;
-        id = c->gfn_next[page];
+        id = ~c->gfn_next[page];
         if (c->gfn[page] != gfn || !bit(c->writable, page))
             continue;
-        call_mprotect(w, host_of(w, c->lin + (uint64_t)page * 4096), 4096, PROT_READ);
-        set_bit_to(c->writable, page, false);
-        w->mappings += 2;
         w->stats->window_protects++;
+        if (!host_protect(w, c->lin + (uint64_t)page * 4096)) {
+            window_flush(w, true);
+            return;
+        }
+        set_bit_to(c->writable, page, false);
     }
 }
 
@@ -389,12 +451,10 @@ static enum window_status map_large(struct window *w, struct chunk *c, const str
     for (unsigned i = 0; i < CHUNK_PAGES; i++) {
         bool traced = s->flags[((gpa - s->gpa) >> 12) + i] & GP_TRACED_MASK;
         enter_page(w, c, i, (uint32_t)(gpa >> 12) + i, writable && !traced, global);
-        if (!traced || !writable)
-            continue;
-        call_mprotect(w, host_of(w, c->lin + (uint64_t)i * 4096), 4096, PROT_READ);
-        w->mappings += 2;
+        if (traced && writable && !host_protect(w, c->lin + (uint64_t)i * 4096))
+            st = WINDOW_REFUSED;
     }
-    return WINDOW_OK;
+    return st;
 }
 
 static enum window_status try_map(struct window *w, uint64_t lin, uint64_t gpa, uint64_t page_bytes, bool writable,
@@ -413,6 +473,8 @@ static enum window_status try_map(struct window *w, uint64_t lin, uint64_t gpa, 
     enum window_status st = WINDOW_CONFLICT;
     if (whole)
         st = map_large(w, c, s, first, writable, global);
+    if (whole && st == WINDOW_REFUSED && c->pages) /* in part writable where it must not be: the caller flushes */
+        made = false;
     if (st == WINDOW_CONFLICT) {
         bool traced = s->flags[(gpa - s->gpa) >> 12] & GP_TRACED_MASK;
         st = map_page(w, c, s, lin, gpa, writable && !traced, global);
@@ -438,7 +500,10 @@ enum window_status window_map(struct window *w, uint64_t lin, uint64_t gpa, uint
     if (st != WINDOW_REFUSED)
         return st;
     window_flush(w, true);
-    return try_map(w, lin, gpa, page_bytes, writable, global);
+    st = try_map(w, lin, gpa, page_bytes, writable, global);
+    if (st == WINDOW_REFUSED)
+        window_flush(w, true);
+    return st;
 }
 
 void window_destroy(struct window *w)

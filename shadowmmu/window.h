@@ -49,6 +49,8 @@ void window_invalidate(struct window *w, uint64_t lin);
 void window_flush(struct window *w, bool global_too);
 /* A guest physical page has become traced: no alias may be written any more. */
 void window_protect(struct window *w, uint64_t gpa);
+/* Where its own two tables lie, for those who account for memory. */
+void window_tables(const struct window *w, const void *at[2], size_t bytes[2]);
 /* Host mappings in use, about. */
 unsigned window_mappings(const struct window *w);
 #endif

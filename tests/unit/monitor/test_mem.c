@@ -293,7 +293,7 @@ Test(mem, write_tag_comes_with_the_dirty_bit)
     cr_assert_eq(mem_write_u(v, 0x5000, 4, MEM_W, 1), 0);
     cr_expect_eq(v->tlb[0].tag_w[i], -0x5000);
     cr_expect_eq((uint8_t *)(v->tlb[0].addend[i] + 0x5123), ram(0x5123));
-    cr_expect_eq(v->tlb[0].gpa[i], 0x5000);
+    cr_expect_eq(0x5000 + v->tlb[0].addend[i], (uintptr_t)gpmem_ptr(v->mem, 0x5000));
 }
 
 Test(mem, soft_tlb_is_used_until_flushed)

@@ -254,9 +254,9 @@ Test(audit, survives_more_entries_than_it_has_room_for)
 }
 
 /* The real structures, falsified behind the model's back. */
-static void visit(void *opaque, uint64_t lin, uint64_t gpa, bool write, bool global, uint64_t addend)
+static void visit(void *opaque, uint64_t lin, const uint8_t *host, bool write, bool global)
 {
-    struct audit_entry e = {.lin = lin, .gpa = gpa, .write = write, .global = global};
+    struct audit_entry e = {.lin = lin, .gpa = (uint64_t)(host - gpmem_ptr(m, 0)), .write = write, .global = global};
     audit_check(a, &c, AUDIT_TLB_SUPER, &e);
     ++*(unsigned *)opaque;
 }
@@ -266,7 +266,7 @@ Test(audit, soft_tlb_entry_that_an_invlpg_missed_is_found)
     unsigned n = 0;
     struct audit_entry e = entry(LIN, 0x9000, true);
     softtlb_init(&t);
-    softtlb_fill(&t, LIN, 0x9000, gpmem_ptr(m, 0x9000), 4096, true, false);
+    softtlb_fill(&t, LIN, gpmem_ptr(m, 0x9000), 4096, true, false);
     audit_fill(a, &c, AUDIT_TLB_SUPER, &e);
     softtlb_each(&t, visit, &n);
     cr_assert_eq(n, 1);
@@ -281,7 +281,7 @@ Test(audit, soft_tlb_write_tag_of_another_page_is_found)
     unsigned n = 0;
     struct audit_entry e = entry(LIN, 0x9000, false);
     softtlb_init(&t);
-    softtlb_fill(&t, LIN, 0x9000, gpmem_ptr(m, 0x9000), 4096, false, false);
+    softtlb_fill(&t, LIN, gpmem_ptr(m, 0x9000), 4096, false, false);
     audit_fill(a, &c, AUDIT_TLB_SUPER, &e);
     t.tag_w[stlb_index(LIN)] = -(int64_t)(LIN + ((uint64_t)STLB_SIZE << 12));
     softtlb_each(&t, visit, &n);

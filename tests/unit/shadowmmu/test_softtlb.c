@@ -10,7 +10,7 @@ TestSuite(softtlb, .init = setup);
 
 static void fill(uint64_t lin, uint64_t page_bytes, bool global)
 {
-    softtlb_fill(&t, lin, lin, ram, page_bytes, true, global);
+    softtlb_fill(&t, lin, ram, page_bytes, true, global);
 }
 static bool has(uint64_t lin) { return t.tag_r[stlb_index(lin)] == -(int64_t)lin; }
 
