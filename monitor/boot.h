@@ -42,8 +42,11 @@ struct boot_config {
     uint64_t
         rsdp_gpa; /* ACPI root pointer, 0: none. Its bytes must be in guest memory already (multiboot 2 copies them) */
     enum boot_entry entry;
-    bool bios_services;      /* firmware has set up the interrupt vectors: 16-bit entry is possible */
-    bool vga_text;           /* an 80x25 text screen is at 0xb8000 */
+    bool bios_services; /* firmware has set up the interrupt vectors: 16-bit entry is possible */
+    bool vga_text;      /* an 80x25 text screen is at 0xb8000 */
+    /* Opens a file for reading, for those who cannot at a reset; NULL: open(). The descriptor is the loader's to close. */
+    int (*open_file)(void *opaque, const char *name);
+    void *opaque;
     const uint8_t *rng_seed; /* BOOT_SEED_BYTES for the guest's random pool; NULL: the host's getrandom */
 };
 /* What was done, for logs and tests. */

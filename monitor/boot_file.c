@@ -10,7 +10,8 @@
 int boot_file_open(struct boot *b, const char *what, const char *name, uint64_t *bytes)
 {
     /* O_NONBLOCK: a FIFO without a writer must give an error line, not a hang. */
-    int fd = open(name, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    int fd =
+        b->cfg->open_file ? b->cfg->open_file(b->cfg->opaque, name) : open(name, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0)
         return boot_fail(b, errno == ENOENT ? RD_E_NOENT : RD_E_IO, "cannot open %s '%s': %s", what, name,
                          strerror(errno));

@@ -125,7 +125,8 @@ struct cmdline {
     const char *action_panic, *action_watchdog;
     bool start_stopped, gdb_default, daemonize;
     const char *pidfile, *runas, *chroot_dir, *incoming, *loadvm, *icount, *readconfig, *plugin;
-    struct cmdline_list sandbox, msg;
+    struct cmdline_list msg;
+    bool confine; /* -sandbox on */
 
     uint32_t log_mask;
     const char *log_file, *stats_file, *trace_file;

@@ -536,3 +536,17 @@ int opt_check(struct parse *p, const char *arg)
     }
     return e->check_sabotage && !e->check_shadow ? parse_fail(p, "'sabotage' needs 'shadow'") : 0;
 }
+
+/* QEMU's finer switches: what they would deny is denied with on. */
+int opt_sandbox(struct parse *p, const char *arg)
+{
+    struct props props;
+    int status = parse_props(p, arg, "enable", &props);
+    if (status)
+        return status;
+    const char *bad = props_unknown(&props, "enable obsolete elevateprivileges spawn resourcecontrol");
+    if (bad)
+        return parse_fail(p, "there is no property '%s'", bad);
+    const char *on = props_get(&props, "enable");
+    return !on || parse_bool(on, &p->c->confine) ? parse_fail(p, "'%s' is neither on nor off", on ? on : "") : 0;
+}

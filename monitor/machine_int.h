@@ -11,6 +11,7 @@
 
 #define MACHINE_MAX_CHARDEVS 16
 #define MACHINE_MAX_HMPS 8
+#define MACHINE_MAX_FILES 64
 
 struct machine_chardev {
     const char *id; /* of the -chardev, or NULL */
@@ -32,6 +33,11 @@ struct machine {
     unsigned n_hmps;
     FILE *stats;
     uint64_t start_ns; /* CLOCK_MONOTONIC */
+    struct machine_file { /* -sandbox on: what was booted, for the next reset */
+        char *name;
+        int fd;
+    } file[MACHINE_MAX_FILES];
+    unsigned n_files;
     bool pidfile_written;
     /* -- requests -- */
     volatile bool quit; /* also from signal handlers */
@@ -53,6 +59,13 @@ int machine_make(struct machine *m);
 void machine_unmake(struct machine *m);
 /* Power-on or reset: chips, CPU, firmware's leavings, kernel. */
 int machine_start(struct machine *m);
+
+/* machine_jail.c: -sandbox */
+/* Opens a boot file; in a sandbox it stays open for later resets. */
+int machine_open_file(void *machine, const char *name);
+/* Everything is made: shuts the door if it was asked for. As machine_make. */
+int machine_confine(struct machine *m);
+void machine_close_files(struct machine *m);
 
 /* machine_chr.c */
 /* Opens what a spec names, or finds it open. *out = NULL for none and null. Returns as machine_make. */

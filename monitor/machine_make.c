@@ -317,7 +317,9 @@ int machine_make(struct machine *m)
         status = make_board(m);
     if (!status)
         status = machine_start(m);
-    return status ? status : open_files(m);
+    if (!status)
+        status = open_files(m);
+    return status ? status : machine_confine(m);
 }
 
 static int set_msr(struct machine *m, uint32_t msr, uint64_t val) { return sys_wrmsr(m->v, msr, val); }
@@ -349,6 +351,8 @@ int machine_start(struct machine *m)
         .map = m->map,
         .n_map = m->n_map,
         .rsdp_gpa = board_pc_rsdp(&m->board),
+        .open_file = machine_open_file,
+        .opaque = m,
     };
     struct boot_info info;
     struct cpu cpu;
@@ -373,6 +377,7 @@ int machine_start(struct machine *m)
 void machine_unmake(struct machine *m)
 {
     machine_close_chrs(m);
+    machine_close_files(m);
     if (m->pidfile_written)
         unlink(m->c->pidfile);
     if (m->board_made)

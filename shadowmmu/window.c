@@ -229,13 +229,13 @@ static bool reserve_again(struct window *w, uint64_t at, uint64_t bytes)
 static bool host_unmap(struct window *w, uint64_t lin, uint64_t bytes)
 {
     w->stats->window_unmaps++;
-    return w->wide ? !host_munmap(host_of(w, lin), bytes) : reserve_again(w, host_of(w, lin), bytes);
+    return w->wide ? !call_munmap(w, host_of(w, lin), bytes) : reserve_again(w, host_of(w, lin), bytes);
 }
 
 static bool host_protect(struct window *w, uint64_t lin)
 {
     w->mappings += 2;
-    return !host_mprotect(host_of(w, lin & ~0xfffull), 4096, PROT_READ);
+    return !call_mprotect(w, host_of(w, lin & ~0xfffull), 4096, PROT_READ);
 }
 
 static enum window_status host_map(struct window *w, uint64_t lin, const struct gpmem_slot *s, uint64_t gpa,
@@ -302,7 +302,7 @@ static void flush_all(struct window *w)
     bool done = !w->n_chunks, progress = true;
     if (!w->wide && !done) /* in one piece; at the host's limit even that is refused until something has gone */
         done = reserve_again(w, w->base, SPAN32 + 2 * GUARD) ||
-               (!host_munmap(w->base, SPAN32 + 2 * GUARD) && reserve_again(w, w->base, SPAN32 + 2 * GUARD));
+               (!call_munmap(w, w->base, SPAN32 + 2 * GUARD) && reserve_again(w, w->base, SPAN32 + 2 * GUARD));
     while (!done) {
         CHECK(progress);
         progress = false;

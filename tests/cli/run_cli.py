@@ -555,6 +555,43 @@ class Adapt(Case):
         self.assertGreaterEqual(s["exit_careful"] + s["site_mmio"], 8)
 
 
+class Sandbox(Case):
+    """-sandbox on: every thread is confined, and the machine still does all it has to."""
+
+    def test_every_thread_is_confined(self):
+        p = self.start("-kernel", self.guest(SPIN), *self.QUIET, "-sandbox", "on")
+        for _ in range(100):
+            time.sleep(0.1)
+            states = []
+            for task in os.listdir("/proc/%d/task" % p.pid):
+                with open("/proc/%d/task/%s/status" % (p.pid, task), encoding="ascii") as f:
+                    states += re.findall(r"^(?:NoNewPrivs|Seccomp):\s*(\d)", f.read(), re.M)
+            if set(states) == {"1", "2"} and states.count("1") == states.count("2"):
+                return
+        self.fail("threads are in the states %s" % states)
+
+    def test_not_confined_without_it(self):
+        p = self.start("-kernel", self.guest(SPIN), *self.QUIET, "-sandbox", "off")
+        time.sleep(0.5)
+        with open("/proc/%d/status" % p.pid, encoding="ascii") as f:
+            self.assertIn("Seccomp:\t0", f.read())
+
+    def test_guest_is_loaded_again_at_a_reset(self):
+        guest = self.guest(OUT_E9 + RESET_92)
+        p = self.start("-kernel", guest, *self.QUIET, "-sandbox", "on", "-debugcon", "stdio")
+        for _ in range(5):
+            self.assertEqual(p.stdout.readline(), b"ok\n")
+
+    def test_ends_as_without(self):
+        for code, status in ((DEBUG_EXIT, 43), (power_off(), 0), (TRIPLE_FAULT, 1)):
+            got, _, err = self.run_it("-kernel", self.guest(code), *self.QUIET, *self.EXIT, "-no-reboot", "-sandbox", "on", "-stats", "s")
+            self.assertEqual(got, status, err)
+
+    def test_wrong_values_are_refused(self):
+        self.refused(2, "-sandbox maybe", "-kernel", "k", "-sandbox", "maybe")
+        self.refused(2, "-sandbox frob", "-kernel", "k", "-sandbox", "on,frob=deny")
+
+
 class Monitor(Case):
     def talk(self, script, code, *args):
         return self.run_it("-display", "none", "-accel", "bt", "-serial", "null", "-monitor", "stdio", *self.EXIT,
