@@ -57,7 +57,7 @@ static void kick_handler(int sig, siginfo_t *si, void *ctx)
         if (at && (at->spilled & CCF_STRING)) { /* it may be long: stop between two of its iterations */
             p->fault_pc = (uint64_t)g[REG_RIP];
             p->fault_action = FA_RESTART;
-            g[REG_RIP] = (greg_t)p->enter64.exit_hostfault;
+            g[REG_RIP] = (greg_t)(b->key.mode & CPU_KEY_CODE64 ? p->enter64 : p->enter32).exit_hostfault;
             return;
         }
         kick_jc_target(v, b, (uint64_t)g[REG_RIP]);

@@ -32,7 +32,7 @@ struct machine {
     struct hmp *hmp[MACHINE_MAX_HMPS];
     unsigned n_hmps;
     FILE *stats;
-    uint64_t start_ns; /* CLOCK_MONOTONIC */
+    uint64_t start_ns;    /* CLOCK_MONOTONIC */
     struct machine_file { /* -sandbox on: what was booted, for the next reset */
         char *name;
         int fd;

@@ -15,7 +15,8 @@ struct cc_block *tc_recover(struct vcpu *v, uint64_t pc)
     for (unsigned m = p->spilled & ~CCF_STRING; m; m &= m - 1) {
         unsigned r = (unsigned)__builtin_ctz(m);
         if (host && (r == R_RDI || r == R_RSI))
-            v->c.gpr[r] -= v->gs_base;
+            v->c.gpr[r] =
+                b->key.mode & CPU_KEY_CODE64 ? v->c.gpr[r] - v->gs_base : (uint32_t)(v->c.gpr[r] - v->gs_base);
         else
             v->c.gpr[r] = v->c.spill[r];
     }

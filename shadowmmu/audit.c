@@ -162,6 +162,7 @@ static void walk(struct audit *a, const struct cpu *c, uint64_t lin, struct path
         if (is_leaf(c, level, e)) {
             leaf(c, lin, e, p);
             p->d |= !s || s->rom;
+            p->leaf_a |= !s || s->rom;
             return;
         }
         table = e;
