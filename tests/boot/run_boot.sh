@@ -2,9 +2,10 @@
 # tests/boot/run_boot.sh - boots a stock kernel, runs the boot tests in it, compares their lines with the expected ones.
 #
 # usage: run_boot.sh ARCH [--qemu | --engine PROGRAM] [--append WORDS] [--timeout SECONDS] [--memory M] [--kernel FILE]
-#                    [--vmlinux] [--script FILE] [-- ENGINE-OPTION...]
+#                    [--vmlinux] [--script FILE] [--module NAME]... [-- ENGINE-OPTION...]
 #   ARCH: amd64 cloud-amd64 i386 i386-pae. The engine is build/release/ringdown unless told otherwise.
 #   --vmlinux boots the ELF file inside the bzImage
+#   --module puts that module of the kernel's package into /lib/modules
 #   --script runs that script in the guest instead and prints its output: 0 if it exits with 0 (no comparison)
 # Exit status: 0 every line as expected and a clean power-off; 1 not; 77 the guest cannot be had here (no network, no 32-bit
 # compiler): a skipped test for ctest.
@@ -12,7 +13,7 @@ set -uo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
 [ $# -ge 1 ] || { sed -n '4,10s/^# \{0,1\}//p' "$0" >&2; exit 2; }
-arch=$1 engine=("$root/build/release/ringdown") append='' limit=300 memory=512M kernel='' script='' vmlinux=0
+arch=$1 engine=("$root/build/release/ringdown") append='' limit=300 memory=512M kernel='' script='' vmlinux=0 modules=()
 shift
 while [ $# -gt 0 ]; do
     case $1 in
@@ -24,6 +25,7 @@ while [ $# -gt 0 ]; do
     --kernel) kernel=$2; shift ;;
     --script) script=$2; shift ;;
     --vmlinux) vmlinux=1 ;;
+    --module) modules+=("$2"); shift ;;
     --) shift; break ;;
     *) echo "run_boot: unknown option '$1'" >&2; exit 2 ;;
     esac
@@ -42,13 +44,20 @@ if [ -z "$kernel" ]; then
     found=$("$here/fetch" "$arch") || skip "cannot fetch the $arch kernel"
     kernel=${found#* }/vmlinuz
 fi
+extra=(-d lib -d lib/modules)
+for name in ${modules[@]+"${modules[@]}"}; do
+    found=$("$here/fetch" --modules "$arch") || skip "cannot fetch the $arch kernel's modules"
+    file=$(find "${found#* }/root/lib/modules" -name "$name.ko" | head -n 1)
+    [ -n "$file" ] || { echo "run_boot: no module '$name'" >&2; exit 2; }
+    extra+=(-p "lib/modules/$name.ko=$file")
+done
 if [ $vmlinux = 1 ]; then
     "$here/extract-vmlinux" "$kernel" >"$work/vmlinux" || skip "cannot unpack the kernel"
     kernel=$work/vmlinux
 fi
 echo 'int main(void) { return 0; }' >"$work/try.c"
 gcc -m32 -static -o "$work/try" "$work/try.c" 2>"$work/try.log" || skip "gcc cannot build static 32-bit programs (package gcc-multilib)"
-"$here/mkinitramfs" -o "$work/initrd.gz" -a "$user" -b -e "${script:-$here/guest/boot-script}" || skip "cannot build the initramfs"
+"$here/mkinitramfs" -o "$work/initrd.gz" -a "$user" -b -e "${script:-$here/guest/boot-script}" ${extra[@]+"${extra[@]}"} || skip "cannot build the initramfs"
 
 begun=$(date +%s)
 timeout --foreground -k 5 "$limit" "${engine[@]}" -m "$memory" -display none -monitor none -serial "file:$work/console" \
