@@ -248,7 +248,7 @@ static enum window_status host_map(struct window *w, uint64_t lin, const struct 
                           s->memfd_offset + (gpa - s->gpa));
     w->stats->window_maps++;
     if (p == want) {
-        w->mappings++;
+        w->mappings += w->wide ? 1 : 2; /* in a reservation the rest of it is another */
         return WINDOW_OK;
     }
     if (!host_mmap_failed(p)) { /* an old kernel that takes the address for a hint */
