@@ -19,6 +19,8 @@ bool direct_segments_allowed(const struct vcpu *v)
     const struct cpu *c = &v->c;
     const uint32_t flat32 = CPU_KEY_CODE32 | CPU_KEY_SS32 | CPU_KEY_FLAT;
     const struct seg *cs = &c->seg[S_CS], *fs = &c->seg[S_FS], *gs = &c->seg[S_GS];
+    if (!is_null(&c->seg[S_LDTR])) /* LAR, LSL, VERR and VERW would look at the world's */
+        return false;
     if (c->key & CPU_KEY_CODE64) {
         for (unsigned i = 0; i < 2; i++)
             if (!is_null(&c->seg[data_seg[i]]) && c->seg[data_seg[i]].sel != UW_DATA)
