@@ -5,6 +5,7 @@
  */
 #include "tests/diff/compare.h"
 #include "tests/diff/gen.h"
+#include "tests/diff/record.h"
 #include "tests/diff/report.h"
 #include <getopt.h>
 #include <signal.h>
@@ -19,7 +20,7 @@ struct options {
     uint64_t cases, first;
     bool forever, self, single, sabotage, seed_given;
     unsigned max_mismatches;
-    const char *coverage_file;
+    const char *coverage_file, *record_file, *against_file;
     struct gen_options gen;
     struct dt_vm_config vm;
 };
@@ -27,6 +28,7 @@ struct run {
     struct options o;
     struct catalog *cat;
     struct dt_backend a, b;
+    struct dt_record *record;
     struct coverage cov;
     uint64_t done, unusable;
     unsigned mismatches;
@@ -93,6 +95,10 @@ static void report_mismatch(struct run *r, const struct dt_case *c, const struct
            r->a.name, r->b.name);
     report_case(stdout, r->cat, c);
     dt_compare(c, a, b, stdout);
+    if (r->o.against_file) { /* no shorter case was recorded */
+        fflush(stdout);
+        return;
+    }
     struct dt_case s = shrink(r, c);
     static struct dt_result ra;
     ra = *run_one(&r->a, &s);
@@ -180,6 +186,21 @@ static void check_sabotage(struct run *r, const struct dt_case *cases, unsigned 
     }
 }
 
+static void record_batch(struct run *r, const struct dt_case *cases, unsigned n)
+{
+    const struct dt_result *a = r->a.finish(r->a.self);
+    for (unsigned i = 0; i < n; i++, r->done++) {
+        dt_record_put(r->record, &cases[i], &a[i]);
+        r->unusable += !dt_usable(&cases[i], &a[i]);
+    }
+}
+
+/* What was recorded may say nothing where the second run does. */
+static bool usable(const struct run *r, const struct dt_case *c, const struct dt_result *a, const struct dt_result *b)
+{
+    return dt_usable(c, a) && (!r->o.against_file || dt_usable(c, b));
+}
+
 static void check_batch(struct run *r, const struct dt_case *cases, unsigned n)
 {
     static struct dt_result keep_a[DT_BATCH], keep_b[DT_BATCH];
@@ -187,7 +208,7 @@ static void check_batch(struct run *r, const struct dt_case *cases, unsigned n)
     bool bad = false;
     for (unsigned i = 0; i < n; i++) {
         r->done++;
-        if (!dt_usable(&cases[i], &a[i])) {
+        if (!usable(r, &cases[i], &a[i], &b[i])) {
             r->unusable++;
             continue;
         }
@@ -199,7 +220,7 @@ static void check_batch(struct run *r, const struct dt_case *cases, unsigned n)
     memcpy(keep_a, a, n * sizeof *a);
     memcpy(keep_b, b, n * sizeof *b);
     for (unsigned i = 0; i < n; i++)
-        if (dt_usable(&cases[i], &keep_a[i]) && !dt_compare(&cases[i], &keep_a[i], &keep_b[i], NULL)) {
+        if (usable(r, &cases[i], &keep_a[i], &keep_b[i]) && !dt_compare(&cases[i], &keep_a[i], &keep_b[i], NULL)) {
             r->mismatches++;
             report_mismatch(r, &cases[i], &keep_a[i], &keep_b[i]);
             if (r->mismatches >= r->o.max_mismatches)
@@ -217,6 +238,10 @@ static void run_all(struct run *r)
         for (; n < DT_BATCH && next < end; n++)
             gen_case(r->cat, &o->gen, o->mode, next++, &cases[n]);
         r->a.start(r->a.self, cases, n);
+        if (r->record) {
+            record_batch(r, cases, n);
+            continue;
+        }
         r->b.start(r->b.self, cases, n);
         if (o->sabotage)
             check_sabotage(r, cases, n);
@@ -238,6 +263,8 @@ static const char usage[] =
     "  --mismatches N     stop after N of them (10)\n"
     "  --self             the CPU against itself: checks the harness\n"
     "  --sabotage         as --self, but every second result is falsified: succeeds if each is noticed\n"
+    "  --record FILE      the CPU's results into a file\n"
+    "  --against FILE     the CPU against such a file, with the same mode and seed, from the same first case\n"
     "  --coverage FILE    write the counts by mnemonic\n"
     "  --max-insns N --no-chain --evict-random N --force-exit N --tc BYTES    settings of the engine\n";
 
@@ -254,6 +281,8 @@ enum {
     O_SELF,
     O_SABOTAGE,
     O_COVERAGE,
+    O_RECORD,
+    O_AGAINST,
     O_MAX_INSNS,
     O_NO_CHAIN,
     O_EVICT,
@@ -272,6 +301,8 @@ static const struct option longs[] = {{"mode", 1, NULL, O_MODE},
                                       {"self", 0, NULL, O_SELF},
                                       {"sabotage", 0, NULL, O_SABOTAGE},
                                       {"coverage", 1, NULL, O_COVERAGE},
+                                      {"record", 1, NULL, O_RECORD},
+                                      {"against", 1, NULL, O_AGAINST},
                                       {"max-insns", 1, NULL, O_MAX_INSNS},
                                       {"no-chain", 0, NULL, O_NO_CHAIN},
                                       {"evict-random", 1, NULL, O_EVICT},
@@ -307,6 +338,8 @@ static bool set_option(struct options *o, int opt, const char *arg)
     case O_SELF: o->self = true; return true;
     case O_SABOTAGE: o->self = o->sabotage = true; return true;
     case O_COVERAGE: o->coverage_file = arg; return true;
+    case O_RECORD: o->record_file = arg; return true;
+    case O_AGAINST: o->against_file = arg; return true;
     case O_MAX_INSNS: o->vm.max_insns = (unsigned)v; return number;
     case O_NO_CHAIN: o->vm.no_chain = 1; return true;
     case O_EVICT: o->vm.evict_random = (unsigned)v; return number;
@@ -368,6 +401,10 @@ static int open_backends(struct run *r)
     gen_golden(r->o.gen.seed, golden);
     if (dt_native_open(&r->a, golden))
         return EXIT_SKIP;
+    if (r->o.record_file)
+        return (r->record = dt_record_create(r->o.record_file, r->o.mode, r->o.gen.seed, golden)) ? 0 : 1;
+    if (r->o.against_file)
+        return dt_recorded_open(&r->b, r->o.against_file, r->o.mode, r->o.gen.seed, golden) ? 1 : 0;
     if (r->o.self)
         return dt_native_open(&r->b, golden) ? EXIT_SKIP : 0;
     return dt_vm_open(&r->b, golden, &r->o.vm) ? 1 : 0;
@@ -415,7 +452,10 @@ int main(int argc, char **argv)
     clock_gettime(CLOCK_MONOTONIC, &t1);
     err = finish(&r, (double)(t1.tv_sec - t0.tv_sec) + (double)(t1.tv_nsec - t0.tv_nsec) * 1e-9);
     r.a.close(r.a.self);
-    r.b.close(r.b.self);
+    if (r.record)
+        err |= dt_record_close(r.record) != 0;
+    else
+        r.b.close(r.b.self);
     cat_close(r.cat);
     return err;
 }

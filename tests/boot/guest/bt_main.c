@@ -4,7 +4,9 @@
 #include <stdarg.h>
 #include <time.h>
 
+#ifndef LIMIT_S
 #define LIMIT_S 90
+#endif
 static struct report {
     int state; /* 0 nothing, 1 failed, 2 skipped */
     char why[256];

@@ -1,0 +1,66 @@
+#!/bin/bash
+# tests/user/degraded.sh - hosts that have less than direct execution wants: the guest runs all the same, and one line says how and why.
+#
+# usage: degraded.sh ENGINE [LACK...]      the LACKs are those of degrade.c
+set -uo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+boot=$here/../boot
+built=$here/../../build/user
+engine=$1
+shift
+# LACK|what the line says (a regular expression)
+cases='none|kernel window, user code direct \(
+user-dispatch|user code direct \(
+cpuid-faults|user code direct \(
+modify-ldt|user code direct \(
+mappings|user code direct \(
+seccomp-eperm|user code translated: seccomp filters were refused \(
+seccomp-enosys|user code translated: seccomp filters were refused \(
+no-new-privs|user code translated: no_new_privs was refused \(
+fork|user code translated: the host would not start a helper process \(
+fork-eperm|user code translated: the host would not start a helper process \(
+session|user code translated: its own session was refused \(
+capset|user code translated: limits or capabilities could not be lowered \(
+fsgsbase|user code translated: the host has no FSGSBASE \(
+processes|user code translated: .*\(
+personality|user code (direct|translated)'
+work=$(mktemp -d)
+chmod 755 "$work"
+trap 'rm -rf "$work"' EXIT
+found=$("$boot/fetch" amd64) || { echo "degraded: skipped: cannot fetch the kernel"; exit 77; }
+"$here/guest/build" "$built" churn || exit 1
+${CC:-gcc} -O1 -Wall -Wextra -o "$work/degrade" "$here/degrade.c" || exit 1
+# Where an unprivileged user can read them.
+cp "${found#* }/vmlinuz" "$engine" "$work/" || exit 1
+cat >"$work/script" <<'END'
+#!/bin/sh
+churn 20 1 && churn 3 120 && echo fine
+END
+chmod 755 "$work/script" "$work/vmlinuz" "$work/ringdown"
+"$boot/mkinitramfs" -o "$work/initrd.gz" -a amd64 -p "usr/bin/churn=$built/churn" -e "$work/script" || exit 1
+chmod 644 "$work/initrd.gz"
+bad=0 n=0
+while IFS='|' read -r lack line; do
+    [ $# = 0 ] || [[ " $* " = *" $lack "* ]] || continue
+    n=$((n + 1))
+    timeout -k 5 120 "$work/degrade" "$lack" "$work/ringdown" -m 256M -display none -monitor none -serial null \
+        -serial stdio -no-reboot -kernel "$work/vmlinuz" -initrd "$work/initrd.gz" -append "panic=-1 quiet" \
+        </dev/null >"$work/out" 2>"$work/err"
+    status=$?
+    if [ $status = 77 ]; then
+        echo "skip $lack: $(head -n 1 "$work/err")"
+        continue
+    fi
+    why=''
+    [ $status = 0 ] || why="exit status $status"
+    [ "$(tr -d '\r' <"$work/out")" = fine ] || why="$why; the guest said '$(tail -n 2 "$work/out")'"
+    [ "$(grep -c . "$work/err")" = 1 ] || why="$why; not one line on stderr"
+    grep -Eq "engine: binary translation, .*$line" "$work/err" || why="$why; the line is another"
+    if [ -z "$why" ]; then
+        echo "ok $lack: $(cut -c1-200 "$work/err")"
+    else
+        echo "FAIL $lack $why: $(head -n 3 "$work/err" | tr '\n' ' ')"
+        bad=1
+    fi
+done <<<"$cases"
+[ $n != 0 ] && exit $bad
