@@ -83,6 +83,7 @@ struct cpu {
 /* User code in a page that must not run directly while what is around it does: such blocks are linked with their like only, so control
  * comes back to the run loop where the page is left. From the run loop, not state. */
 #define CPU_KEY_APART 0x100000u
+#define CPU_KEY_ALONE 0x200000u /* every soft site has its own look-up; internal to the run loop */
 
 /* The key that a block at c->rip has in normal running. */
 static inline uint32_t cpu_block_mode(uint32_t key, uint64_t rip)

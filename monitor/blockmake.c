@@ -3,10 +3,10 @@
 #include "monitor/vm_int.h"
 #include <stdio.h>
 
-static enum xl_strategy strategy(void *opaque, unsigned off)
+static enum xl_strategy strategy(void *opaque, unsigned off, bool *alone)
 {
     struct vcpu *v = opaque;
-    enum xl_strategy s = site_strategy(v, v->priv->translating_phys + off);
+    enum xl_strategy s = site_strategy(v, v->priv->translating_phys + off, alone);
     return s == XL_SITE_WINDOW && !v->priv->translating_window ? XL_SITE_SOFT : s;
 }
 

@@ -114,6 +114,7 @@ static enum step took_indirect(struct vcpu *v)
 }
 
 static enum step careful(struct vcpu *v);
+static enum step alone(struct vcpu *v);
 
 static enum step host_fault(struct vcpu *v)
 {
@@ -213,6 +214,7 @@ static void count_exit(struct stats *s, int code)
     case TC_EXIT_HOSTFAULT:
     case TC_EXIT_FAULT: s->exit_fault++; break;
     case TC_EXIT_CAREFUL: s->exit_careful++; break;
+    case TC_EXIT_ALONE: s->exit_alone++; break;
     case TC_EXIT_RESTART: s->exit_restart++; break;
     default: s->exit_out++; break;
     }
@@ -230,6 +232,7 @@ static enum step after_exit(struct vcpu *v, int code)
     case TC_EXIT_HOSTFAULT: return host_fault(v);
     case TC_EXIT_FAULT: return raise_fault(v);
     case TC_EXIT_CAREFUL: return careful(v);
+    case TC_EXIT_ALONE: return alone(v);
     default: return left(v);
     }
 }
@@ -247,39 +250,52 @@ static enum step after_tc(struct vcpu *v, int code)
     return STEP_OUT;
 }
 
-/* A site that keeps needing care becomes a callout in its block. */
-static void note_careful(struct vcpu *v)
+/* Tells what learns about sites that the one at rip has been left. */
+static void note_site(struct vcpu *v, void (*note)(struct vcpu *, uint64_t))
 {
     uint64_t gpa, lin = v->c.rip + (cpu_code64(&v->c) ? 0 : v->c.seg[S_CS].base);
     uint8_t *host;
     bool global;
     if (!vcpu_fetch(v, lin, &gpa, &host, &global))
-        site_note_careful(v, gpa);
+        note(v, gpa);
 }
 
-/* Runs the one instruction at rip with its memory sites as callouts. */
-static enum step careful(struct vcpu *v)
+/* Runs one block from rip in a mode of its own; such blocks are not chained. */
+static enum step run_apart(struct vcpu *v, uint32_t mode)
 {
     int err;
     struct vcpu_priv *p = v->priv;
-    uint32_t mode = v->c.key | CPU_KEY_CAREFUL;
-    if (!v->vm->cfg.no_adapt && !v->vm->cfg.trap)
-        note_careful(v);
     p->link_from = NULL;
     p->want_jc = false;
     struct cc_block *b = vcpu_block(v, mode, &err);
     if (!b)
         return error_step(v, err);
     int code = (int)enter(v, b);
-    if (code == TC_EXIT_CAREFUL) {
+    if (code == TC_EXIT_CAREFUL && (mode & CPU_KEY_CAREFUL)) {
         fpu_leave(v);
         vcpu_report(v, "a careful block asked for care");
         return STEP_OUT;
     }
     enum step s = after_tc(v, code);
-    p->link_from = NULL; /* careful blocks are not chained */
+    p->link_from = NULL;
     p->want_jc = false;
     return s;
+}
+
+/* The one instruction at rip with its memory sites as callouts. */
+static enum step careful(struct vcpu *v)
+{
+    if (!v->vm->cfg.no_adapt && !v->vm->cfg.trap)
+        note_site(v, site_note_careful);
+    return run_apart(v, v->c.key | CPU_KEY_CAREFUL);
+}
+
+/* The block at rip with a look-up for each site. */
+static enum step alone(struct vcpu *v)
+{
+    if (!v->vm->cfg.no_adapt && !v->vm->cfg.trap)
+        note_site(v, site_note_alone);
+    return run_apart(v, cpu_block_mode(v->c.key | CPU_KEY_ALONE, v->c.rip));
 }
 
 /* ---- debugging: TF, DR0-DR3 execution breakpoints ---- */

@@ -89,6 +89,22 @@ int site_align(struct vcpu *v, uint64_t desc, uint64_t addr, unsigned size)
     return addr & (size - 1) ? sys_fault_err(v, EXC_GP, 0) : 0;
 }
 
+/* A group of sites (translator/xl_group.c): the whole range or nothing. */
+static int group_miss(struct vcpu *v, uint64_t ret_pc, uint64_t desc)
+{
+    uint64_t lin, gpa, *s1 = site_reg(v, XL_SITE_S1(desc), desc);
+    unsigned size = (unsigned)v->op_imm, how = site_how(desc);
+    uint8_t *host;
+    if (site_linear(v, desc, *s1, size, &lin) || (lin & 0xfff) + size > PAGE_SIZE ||
+        mem_translate(v, lin, how, &gpa, &host) || !host)
+        return site_leave(v, ret_pc, TC_EXIT_ALONE);
+    if (((how & (MEM_W | MEM_RW)) && (*gpmem_page_flags(v->mem, gpa) & GP_TRACED_MASK)) || mem_page_watched(v, lin))
+        return site_leave(v, ret_pc, TC_EXIT_ALONE);
+    v->stats->site_fill++;
+    *site_reg(v, XL_SITE_S2(desc), desc) = (uint64_t)(uintptr_t)host - *s1;
+    return 0;
+}
+
 static int site_miss(struct vcpu *v, uint64_t ret_pc)
 {
     uint64_t desc = v->site, lin, gpa;
@@ -96,6 +112,8 @@ static int site_miss(struct vcpu *v, uint64_t ret_pc)
     uint64_t *s1 = site_reg(v, XL_SITE_S1(desc), desc);
     uint8_t *host;
     v->stats->site_slow++;
+    if (!size)
+        return group_miss(v, ret_pc, desc);
     /* A masked access that is not possible as a whole may be so without what is masked off, some instructions do something
      * before they fault, and some access memory word by word: the careful path knows. */
     int on_fault = desc & (XL_SITE_MASKED | XL_SITE_LATE | XL_SITE_X87ENV) ? TC_EXIT_CAREFUL : TC_EXIT_FAULT;

@@ -35,11 +35,13 @@ static struct site_entry *make(struct vcpu *v, uint64_t phys)
     return e;
 }
 
-enum xl_strategy site_strategy(struct vcpu *v, uint64_t phys)
+enum xl_strategy site_strategy(struct vcpu *v, uint64_t phys, bool *alone)
 {
+    *alone = false;
     if (!(v->priv->sites.pages[phys >> 18 & 63] >> (phys >> 12 & 63) & 1))
         return XL_SITE_WINDOW;
     const struct site_entry *e = find(v, phys);
+    *alone = e->used && e->alone;
     return e->used ? (enum xl_strategy)e->strategy : XL_SITE_WINDOW;
 }
 
@@ -60,13 +62,32 @@ void site_set_strategy(struct vcpu *v, uint64_t phys, enum xl_strategy s)
     v->stats->sites_changed++;
 }
 
+/* How often in this period the site was left. */
+static unsigned exits_now(struct site_entry *e)
+{
+    uint8_t now = (uint8_t)(__builtin_ia32_rdtsc() >> SITE_PERIOD_SHIFT);
+    if (e->period != now)
+        e->exits = 0;
+    e->period = now;
+    return ++e->exits;
+}
+
 void site_note_careful(struct vcpu *v, uint64_t phys)
 {
     struct site_entry *e = make(v, phys);
     if (e->strategy == XL_SITE_CALLOUT)
         return;
-    if (++e->careful >= SITE_CAREFUL_LIMIT)
+    if (exits_now(e) >= SITE_CAREFUL_LIMIT)
         site_set_strategy(v, phys, XL_SITE_CALLOUT);
+}
+
+void site_note_alone(struct vcpu *v, uint64_t phys)
+{
+    struct site_entry *e = make(v, phys);
+    if (e->alone || exits_now(e) < SITE_ALONE_LIMIT)
+        return;
+    e->alone = true;
+    site_set_strategy(v, phys, (enum xl_strategy)e->strategy);
 }
 
 /* A site that runs as a callout found what it is one for, or plain memory. After many times of the latter in a row it goes back to
@@ -85,7 +106,7 @@ void site_note_callout(struct vcpu *v, uint64_t ret_pc, bool plain)
     struct site_entry *e = p ? find(v, b->key.phys + p->guest_off) : NULL;
     if (!e || !e->used || e->strategy != XL_SITE_CALLOUT || ++e->easy < 1u << e->returns)
         return;
-    e->easy = e->careful = 0;
+    e->easy = e->exits = 0;
     e->returns += e->returns < 15;
     v->stats->sites_returned++;
     site_set_strategy(v, e->phys, XL_SITE_WINDOW);

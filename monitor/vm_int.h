@@ -37,6 +37,7 @@ enum tc_exit {
     TC_EXIT_HOSTFAULT,
     TC_EXIT_FAULT,   /* v->fault at c.rip */
     TC_EXIT_CAREFUL, /* run the instruction at c.rip with callout sites */
+    TC_EXIT_ALONE,   /* run a block from c.rip with a look-up for each site */
     TC_EXIT_RESTART, /* a string instruction stopped between iterations */
     TC_EXIT_JUMP,    /* to the bridge only: stay in the TC, at v->jump_target */
     TC_EXIT_OUT      /* v->exit is filled */
@@ -56,11 +57,17 @@ struct itlb_entry {
     bool global, user;
 };
 #define SITE_BITS 15
+/* A site changes when it was left so often in one period, which is 2^24 cycles of the TSC: some milliseconds. What happens more
+ * rarely costs less than the slower site would. */
 #define SITE_CAREFUL_LIMIT 4
+#define SITE_ALONE_LIMIT 32
+#define SITE_PERIOD_SHIFT 24
 struct site_entry {
     uint64_t phys;
-    bool used;
-    uint8_t strategy, careful;
+    bool used, alone; /* alone: must not lead a group of sites */
+    uint8_t strategy;
+    uint8_t exits;   /* careful exits and broken groups ... */
+    uint8_t period;  /* ... in this period */
     uint8_t returns; /* how often it went back */
     uint16_t easy;   /* runs of plain memory as a callout */
 };
@@ -157,7 +164,7 @@ struct vcpu_priv {
     } check;
 };
 /* sites.c */
-enum xl_strategy site_strategy(struct vcpu *v, uint64_t phys);
+enum xl_strategy site_strategy(struct vcpu *v, uint64_t phys, bool *alone);
 void site_set_strategy(struct vcpu *v, uint64_t phys, enum xl_strategy s);
 void site_note_careful(struct vcpu *v, uint64_t phys);
 void site_note_callout(struct vcpu *v, uint64_t ret_pc, bool plain);
@@ -165,6 +172,7 @@ void site_note_callout(struct vcpu *v, uint64_t ret_pc, bool plain);
 void wintax_fault(struct vcpu *v);
 void wintax_flush(struct vcpu *v);
 void wintax_reset(struct vcpu *v);
+void site_note_alone(struct vcpu *v, uint64_t phys);
 /* winfault.c */
 enum fault_action window_fault(struct vcpu *v, const struct cc_block *b, uint64_t pc, int trap, uint64_t addr,
                                bool write);

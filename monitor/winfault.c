@@ -88,10 +88,11 @@ enum fault_action window_fault(struct vcpu *v, const struct cc_block *b, uint64_
     struct window *w = window_of(v, b->key.mode);
     const struct ccf_point *at = cc_find_point(b, pc);
     uint64_t lin;
+    bool alone;
     if (!w || !at || (b->key.mode & (CPU_KEY_CPL | CPU_KEY_STEP | CPU_KEY_CAREFUL)))
         return FA_GUEST;
     uint64_t phys = b->key.phys + at->guest_off;
-    if (site_strategy(v, phys) != XL_SITE_WINDOW)
+    if (site_strategy(v, phys, &alone) != XL_SITE_WINDOW)
         return FA_GUEST;
     /* #GP: an address that is not canonical once GS is added (the guest's lower half), or the guest's own #GP, which comes
      * again without the window. */

@@ -139,7 +139,9 @@ static void emit_all(struct xl *x)
         r->insn[x->cur] = (struct xl_insn_info){n->off, n->i.length, n->cls, (uint32_t)(em_pc(x->hot) - r->d.hot_pc)};
         r->class_count[n->cls]++;
         r->d.last_off = n->off;
+        xl_group_pin(x);
         emit_one(x, n);
+        xl_group_release(x);
     }
     if (!x->stop) {
         const struct xl_insn *last = &x->insn[x->cur - 1];
@@ -168,6 +170,7 @@ enum xl_status xl_translate(struct xl *x, const struct xl_input *in, struct emit
     enum xl_status s = xl_scan(x);
     if (s != XL_OK)
         return s;
+    xl_group_sites(x);
     r->d.cold_pc = (uint32_t)em_pc(cold);
     emit_indirect_entry(x);
     r->d.hot_pc = (uint32_t)em_pc(hot);

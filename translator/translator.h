@@ -53,7 +53,7 @@ struct xl_layout {
 };
 
 /* Descriptor of a memory site, passed to C in `site`. */
-#define XL_SITE_SIZE(d) ((d)&0x7fu)
+#define XL_SITE_SIZE(d) ((d)&0x7fu)   /* 0: a group of sites (xl_group.c); op_imm has the bytes it covers */
 #define XL_SITE_HOW(d) ((d) >> 7 & 3) /* 0 read, 1 write, 2 both */
 #define XL_SITE_SEG(d) ((d) >> 9 & 7)
 #define XL_SITE_S1(d) ((d) >> 12 & 15) /* register that holds the address, then the pointer ... */
@@ -119,8 +119,9 @@ struct xl_input {
     bool count;    /* emit code that counts what runs */
     bool window;   /* sites may go through the window (GS base is set) unless strategy() says otherwise */
     bool trap;     /* sensitive instructions begin with XL_TRAP_BYTE, nothing is inlined (xl_trap.c) */
-    /* Strategy of the sites of the instruction at code + off. May be NULL: window if allowed, else soft. */
-    enum xl_strategy (*strategy)(void *opaque, unsigned off);
+    /* Strategy of the sites of the instruction at code + off. May be NULL: window if allowed, else soft. *alone: do not look its
+     * page up for other accesses too. */
+    enum xl_strategy (*strategy)(void *opaque, unsigned off, bool *alone);
     void *opaque;
 };
 /* HLT: raises #GP; whoever catches it steps over it. No other generated instruction starts with it. */

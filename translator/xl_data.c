@@ -109,9 +109,15 @@ static unsigned accessed_bytes(const struct xl_insn *n)
     return xl_operand_bytes(&n->op[n->mem]);
 }
 
+unsigned xl_mem_access(const struct xl_insn *n, unsigned *size)
+{
+    *size = accessed_bytes(n);
+    return site_flags(n, *size);
+}
+
 void xl_emit_mem(struct xl *x, struct xl_insn *n)
 {
-    unsigned size = accessed_bytes(n), flags = site_flags(n, size);
+    unsigned size, flags = xl_mem_access(n, &size);
     struct xl_ea ea;
     xl_ea_of(x, n, &ea);
     struct xl_site s = xl_site(x, n, &ea, size ? size : 1, n->how, 0, flags);

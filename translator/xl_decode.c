@@ -268,6 +268,8 @@ enum xl_status xl_decode(struct xl *x, struct xl_insn *n, unsigned off)
     memset(n->op, 0, sizeof n->op);
     n->off = (uint16_t)off;
     n->strategy = x->in->window ? XL_SITE_WINDOW : XL_SITE_SOFT;
+    n->alone = false;
+    n->group = 0;
     ZyanStatus s = decode_bytes(x, &ctx, n, have);
     if (s == ZYDIS_STATUS_NO_MORE_DATA)
         return have >= 15 ? XL_TOO_LONG : XL_NEED_NEXT;

@@ -27,6 +27,9 @@ struct xl_insn {
     uint8_t sys;      /* SYS_OP_* when act is XL_ACT_SYS */
     bool ends;        /* ends the TU */
     uint8_t strategy; /* enum xl_strategy of its memory sites */
+    bool alone;       /* must not lead a group of sites */
+    uint8_t group;    /* number of its site's group + 1; 0 = none */
+    int64_t at;       /* in a group: where its access is, relative to the others' */
 };
 /* What the emitter does with it; finer than the class. */
 enum xl_act {
@@ -61,6 +64,14 @@ enum xl_act {
     XL_ACT_SYS
 };
 
+/* Soft sites with one look-up (xl_group.c): instructions first to last, bytes [lo, hi), the addend is kept in reg. */
+#define XL_MAX_GROUPS 8
+struct xl_group {
+    uint8_t first, last, how;
+    int8_t reg; /* NO_REG: dissolved */
+    int64_t lo, hi;
+};
+
 struct xl {
     const struct xl_layout *l;
     struct xl_cpu cpu;
@@ -72,6 +83,9 @@ struct xl {
     bool m64, careful;
     unsigned n, cur;
     uint16_t spilled;
+    uint16_t pinned; /* scratch registers that hold a group's addend */
+    unsigned n_groups;
+    struct xl_group group[XL_MAX_GROUPS];
     bool post_pending;
     bool stop; /* the instruction just emitted has closed the block */
     struct xl_insn insn[XL_MAX_INSNS];
@@ -138,6 +152,11 @@ void xl_emit_ea(struct xl *x, const struct xl_ea *ea, unsigned dst);
 struct xl_site xl_site(struct xl *x, const struct xl_insn *n, const struct xl_ea *ea, unsigned size, unsigned how,
                        unsigned avoid, unsigned flags);
 void xl_site_done(struct xl *x, const struct xl_insn *n);
+/* xl_group.c: forms the groups of a block; before an instruction, reserves the registers of those it leads; after it, gives back
+ * those of which it is the last */
+void xl_group_sites(struct xl *x);
+void xl_group_pin(struct xl *x);
+void xl_group_release(struct xl *x);
 /* xl_mask.c: description of the mask of the memory operand, 0 if it has none */
 uint32_t xl_mask_of(const struct xl_insn *n, unsigned size);
 /* xl_rewrite.c: the instruction again, with another memory operand (s1 + s2) or none */
@@ -149,6 +168,8 @@ void xl_emit_mem(struct xl *x, struct xl_insn *n);
 void xl_emit_lea(struct xl *x, struct xl_insn *n);
 void xl_emit_moffs(struct xl *x, struct xl_insn *n);
 void xl_emit_bitstr(struct xl *x, struct xl_insn *n);
+/* XL_SITE_* flags of the memory operand, and how much of it is accessed */
+unsigned xl_mem_access(const struct xl_insn *n, unsigned *size);
 unsigned xl_align_flag(const struct xl_insn *n, unsigned size);
 /* mov of size bytes between a register and [s1 + s2] */
 void xl_load(struct xl *x, unsigned reg, const struct xl_site *s, unsigned size);

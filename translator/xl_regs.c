@@ -34,6 +34,7 @@ unsigned xl_pick(struct xl *x, unsigned avoid, bool legacy)
 {
     int best = NO_REG;
     unsigned best_score = 0;
+    avoid |= x->pinned;
     if (!x->m64 && !legacy) {
         for (unsigned r = R_R8; r <= R_R15; r++)
             if (!(avoid & BIT(r)))

@@ -110,7 +110,7 @@ enum xl_status xl_scan(struct xl *x)
             x->r->crosses = true;
         }
         if (x->in->strategy)
-            n->strategy = (uint8_t)x->in->strategy(x->in->opaque, off);
+            n->strategy = (uint8_t)x->in->strategy(x->in->opaque, off, &n->alone);
         off += n->i.length;
         x->n++;
         if (n->ends || x->r->crosses)

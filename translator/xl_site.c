@@ -117,12 +117,14 @@ static unsigned emit_segment(struct xl *x, const struct xl_ea *ea, unsigned s1, 
 }
 
 /* rcx == 0: go on here; otherwise out of line to C. */
-static void emit_miss(struct xl *x, const struct xl_insn *n, uint32_t desc, uint8_t *hit)
+static void emit_miss(struct xl *x, const struct xl_insn *n, uint32_t desc, unsigned size, uint8_t *hit)
 {
     struct emit *e = x->hot, *c = x->cold;
     em_jmp(e, em_pc(c));
     em_here8(e, hit);
     em_sti32(c, x->l->site, desc);
+    if (!XL_SITE_SIZE(desc))
+        em_sti32(c, x->l->op_imm, size);
     xl_call_glue(x, c, x->g->site_miss, n->off);
 }
 
@@ -141,7 +143,7 @@ static void emit_lookup(struct xl *x, const struct xl_insn *n, const struct xl_e
     em_pext_abs(e, R_RCX, R_RCX, l->const_page);
     if (seg)
         em_lea(e, 1, R_RCX, (int)ok, R_RCX, 1, -1);
-    emit_miss(x, n, desc, em_jrcxz(e));
+    emit_miss(x, n, desc, size, em_jrcxz(e));
     em_ldm(e, 1, s2, NO_REG, (int)s2, 3, (int32_t)t->addend);
     em_jmp(x->cold, em_pc(e));
 }
@@ -211,7 +213,7 @@ static void window32(struct xl *x, const struct xl_insn *n, const struct xl_ea *
     xl_spill(x, R_RCX);
     unsigned ok = emit_segment(x, ea, at, tmp, size, how, avoid);
     em_lea(x->hot, 1, R_RCX, (int)ok, NO_REG, 0, -1);
-    emit_miss(x, n, describe(x, ea, at, tmp, size, how, flags | XL_SITE_DIRECT), em_jrcxz(x->hot));
+    emit_miss(x, n, describe(x, ea, at, tmp, size, how, flags | XL_SITE_DIRECT), size, em_jrcxz(x->hot));
     em8(x->cold, 0x0f), em8(x->cold, 0x0b); /* never comes back */
 }
 
@@ -240,6 +242,36 @@ static struct xl_site soft_site(struct xl *x, const struct xl_insn *n, const str
     return (struct xl_site){.base = (int)s1, .index = (int)s2};
 }
 
+/* Looks the group's range up; its first access is somewhere in it. */
+static struct xl_site leader_site(struct xl *x, const struct xl_insn *n, const struct xl_group *g, struct xl_ea ea,
+                                  unsigned avoid)
+{
+    unsigned s2 = (unsigned)g->reg, size = (unsigned)(g->hi - g->lo);
+    int32_t into = (int32_t)(n->at - g->lo);
+    xl_spill(x, (int)s2);
+    unsigned s1 = xl_pick(x, avoid, false);
+    ea.disp -= into;
+    ea.abs -= (uint64_t)(int64_t)into;
+    if (!x->m64)
+        ea.abs = (uint32_t)ea.abs;
+    xl_emit_ea(x, &ea, s1);
+    xl_spill(x, R_RCX);
+    emit_lookup(x, n, &ea, s1, s2, size, g->how, avoid, describe(x, &ea, s1, s2, 0, g->how, 0));
+    return (struct xl_site){.base = (int)s1, .index = (int)s2, .disp = into};
+}
+
+static struct xl_site group_site(struct xl *x, const struct xl_insn *n, const struct xl_ea *ea, unsigned avoid)
+{
+    const struct xl_group *g = &x->group[n->group - 1];
+    if (g->first == x->cur)
+        return leader_site(x, n, g, *ea, avoid);
+    if (x->m64 && !ea->abs_valid && ea->index < 0)
+        return (struct xl_site){.base = ea->base, .index = g->reg, .disp = ea->disp};
+    unsigned s1 = xl_pick(x, avoid, false);
+    xl_emit_ea(x, ea, s1);
+    return (struct xl_site){.base = (int)s1, .index = g->reg};
+}
+
 /* Emits the way to the operand. The registers in avoid are left alone; all that n uses hold their guest values, but for RCX,
  * which may be scratch: xl_unspill(n->regs) what the access itself needs afterwards. */
 struct xl_site xl_site(struct xl *x, const struct xl_insn *n, const struct xl_ea *ea, unsigned size, unsigned how,
@@ -255,6 +287,8 @@ struct xl_site xl_site(struct xl *x, const struct xl_insn *n, const struct xl_ea
         avoid |= BIT(ea->base);
     if (ea->index >= 0)
         avoid |= BIT(ea->index);
+    if (n->group)
+        return group_site(x, n, ea, avoid);
     if (callout || n->strategy == XL_SITE_SOFT || (flags & XL_SITE_MASKED))
         return soft_site(x, n, ea, size, how, avoid, flags, callout);
     if (x->m64)

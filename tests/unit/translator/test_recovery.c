@@ -11,6 +11,7 @@ struct state {
 };
 static struct xl_cpu cpu;
 static struct state at[STEPS]; /* by guest offset: state in front of the instruction there */
+static bool code64;            /* elsewhere r8 to r15 are scratch */
 static bool known[STEPS];
 static unsigned seen, wrong;
 static struct state start;
@@ -57,7 +58,7 @@ static int compare(uint64_t ret_pc)
         return 0;
     }
     struct state now = get();
-    for (unsigned r = 0; r < (at[off].gpr[15] ? 16 : 8); r++)
+    for (unsigned r = 0; r < (code64 ? 16 : 8); r++)
         if (now.gpr[r] != at[off].gpr[r] && r != R_RSP) /* glue keeps the stack pointer aside */
             wrong++, cr_log_error("at +%u: register %u is %llx, not %llx", off, r, (unsigned long long)now.gpr[r],
                                   (unsigned long long)at[off].gpr[r]);
@@ -69,6 +70,7 @@ static int compare(uint64_t ret_pc)
 
 static void check(uint32_t key, const uint8_t *code, unsigned bytes)
 {
+    code64 = key & CPU_KEY_CODE64;
     uint8_t keep[sizeof env->data];
     struct state s;
     begin();
