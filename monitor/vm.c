@@ -313,7 +313,8 @@ static void forget_everything(struct vcpu *v)
     v->priv->link_from = NULL;
     v->priv->io_have = false;
     v->priv->inject_vector = -1;
-    v->event_pending &= EV_KICK | (v->intr_line ? EV_INTR : 0);
+    /* Another thread may be kicking. */
+    __atomic_and_fetch(&v->event_pending, EV_KICK | (v->intr_line ? EV_INTR : 0), __ATOMIC_SEQ_CST);
     v->nmi_pending = v->nmi_blocked = v->halted = v->shutdown = false;
 }
 
