@@ -1,7 +1,7 @@
 /* translator/xl_site.c - memory sites: from an effective address to a host pointer in [s1 + s2].
  *
  * Soft TLB strategy, inline and without touching EFLAGS (PEXT and LEA compute, JRCXZ decides):
- *     s1  = linear address
+ *     s1  = linear address, where it is more than a register and a displacement
  *     s2  = RORX(s1, 12), zero-extended from 16 bits
  *     rcx = tag[s2] + s1 + size - 1           tag = minus the page address: 0..4095 if the whole access is in that page
  *     rcx = PEXT(rcx, page bits)              0 = hit
@@ -116,34 +116,45 @@ static unsigned emit_segment(struct xl *x, const struct xl_ea *ea, unsigned s1, 
     return ok;
 }
 
+/* One look-up: size bytes at base + disp; s2 becomes the addend. */
+struct lookup {
+    int base;
+    int32_t disp;
+    unsigned s2, size;
+    int ok; /* register with the result of the segment check, or NO_REG */
+    uint32_t desc;
+};
+
 /* rcx == 0: go on here; otherwise out of line to C. */
-static void emit_miss(struct xl *x, const struct xl_insn *n, uint32_t desc, unsigned size, uint8_t *hit)
+static void emit_miss(struct xl *x, const struct xl_insn *n, const struct lookup *k)
 {
     struct emit *e = x->hot, *c = x->cold;
+    uint8_t *hit = em_jrcxz(e);
     em_jmp(e, em_pc(c));
     em_here8(e, hit);
-    em_sti32(c, x->l->site, desc);
-    if (!XL_SITE_SIZE(desc))
-        em_sti32(c, x->l->op_imm, size);
+    if (k->disp) /* C wants the address in a register */
+        em_lea(c, 1, k->s2, k->base, NO_REG, 0, k->disp);
+    em_sti32(c, x->l->site, k->desc);
+    if (!XL_SITE_SIZE(k->desc))
+        em_sti32(c, x->l->op_imm, k->size);
     xl_call_glue(x, c, x->g->site_miss, n->off);
 }
 
-static void emit_lookup(struct xl *x, const struct xl_insn *n, const struct xl_ea *ea, unsigned s1, unsigned s2,
-                        unsigned size, unsigned how, unsigned avoid, uint32_t desc)
+static void emit_lookup(struct xl *x, const struct xl_insn *n, const struct lookup *k)
 {
     struct emit *e = x->hot;
-    const struct xl_layout *l = x->l;
-    const struct xl_tlb_layout *t = &l->tlb[xl_user(x)];
-    bool seg = needs_segment(x, ea);
-    unsigned ok = seg ? emit_segment(x, ea, s1, s2, size, how, avoid) : 0;
-    em_rorx(e, s2, s1, PAGE_SHIFT);
+    const struct xl_tlb_layout *t = &x->l->tlb[xl_user(x)];
+    unsigned s2 = k->s2;
+    if (k->disp)
+        em_lea(e, 1, s2, k->base, NO_REG, 0, k->disp);
+    em_rorx(e, s2, k->disp ? s2 : (unsigned)k->base, PAGE_SHIFT);
     em_movzx16_rr(e, s2, s2);
-    em_ldm(e, 1, R_RCX, NO_REG, (int)s2, 3, (int32_t)(how == XL_READ ? t->tag_r : t->tag_w));
-    em_lea(e, 1, R_RCX, (int)s1, R_RCX, 0, (int32_t)size - 1); /* s1 may be RSP, which is no index */
-    em_pext_abs(e, R_RCX, R_RCX, l->const_page);
-    if (seg)
-        em_lea(e, 1, R_RCX, (int)ok, R_RCX, 1, -1);
-    emit_miss(x, n, desc, size, em_jrcxz(e));
+    em_ldm(e, 1, R_RCX, NO_REG, (int)s2, 3, (int32_t)(XL_SITE_HOW(k->desc) == XL_READ ? t->tag_r : t->tag_w));
+    em_lea(e, 1, R_RCX, k->base, R_RCX, 0, k->disp + (int32_t)k->size - 1); /* the base may be RSP, which is no index */
+    em_pext_abs(e, R_RCX, R_RCX, x->l->const_page);
+    if (k->ok != NO_REG)
+        em_lea(e, 1, R_RCX, k->ok, R_RCX, 1, -1);
+    emit_miss(x, n, k);
     em_ldm(e, 1, s2, NO_REG, (int)s2, 3, (int32_t)t->addend);
     em_jmp(x->cold, em_pc(e));
 }
@@ -213,51 +224,69 @@ static void window32(struct xl *x, const struct xl_insn *n, const struct xl_ea *
     xl_spill(x, R_RCX);
     unsigned ok = emit_segment(x, ea, at, tmp, size, how, avoid);
     em_lea(x->hot, 1, R_RCX, (int)ok, NO_REG, 0, -1);
-    emit_miss(x, n, describe(x, ea, at, tmp, size, how, flags | XL_SITE_DIRECT), size, em_jrcxz(x->hot));
+    emit_miss(x, n, &(struct lookup){.desc = describe(x, ea, at, tmp, size, how, flags | XL_SITE_DIRECT)});
     em8(x->cold, 0x0f), em8(x->cold, 0x0b); /* never comes back */
 }
 
-static struct xl_site soft_site(struct xl *x, const struct xl_insn *n, const struct xl_ea *ea, unsigned size,
-                                unsigned how, unsigned avoid, unsigned flags, bool callout)
+/* Can the address stay what it is, a register and a displacement? RCX is overwritten by the look-up. */
+static bool stays(const struct xl *x, const struct xl_ea *ea, unsigned size)
 {
-    /* A plain register is its own address: the miss path only reads it. */
-    bool plain = x->m64 && !callout && ea->base >= 0 && ea->base != R_RCX && ea->index < 0 && ea->disp == 0 &&
-                 !ea->abs_valid && ea->asize == 8 && ea->seg != S_FS && ea->seg != S_GS;
-    unsigned s1 = plain ? (unsigned)ea->base : xl_pick(x, avoid, n->high_byte);
-    unsigned s2 = xl_pick(x, avoid | BIT(s1), n->high_byte);
-    if (!plain)
-        xl_emit_ea(x, ea, s1); /* before RCX, which may be part of it, is overwritten */
-    if (callout) {
-        if (flags & XL_SITE_MASKED)
-            em_sti32(x->hot, x->l->op_imm, xl_mask_of(n, size));
-        emit_pre(x, n, how, describe(x, ea, s1, s2, size & 0x7f, how, flags | XL_SITE_OFFSET));
-    } else {
-        xl_spill(x, R_RCX);
-        if (x->m64 && (ea->seg == S_FS || ea->seg == S_GS)) {
-            em_ld64(x->hot, R_RCX, seg_field(x, ea->seg, offsetof(struct seg, base)));
-            em_lea(x->hot, 1, s1, (int)s1, R_RCX, 0, 0);
-        }
-        emit_lookup(x, n, ea, s1, s2, size, how, avoid, describe(x, ea, s1, s2, size, how, flags));
-    }
+    return x->m64 && ea->base >= 0 && ea->base != R_RCX && ea->index < 0 && !ea->abs_valid && ea->asize == 8 &&
+           ea->seg != S_FS && ea->seg != S_GS && ea->disp < INT32_MAX - (int)size;
+}
+
+static struct xl_site callout_site(struct xl *x, const struct xl_insn *n, const struct xl_ea *ea, unsigned size,
+                                   unsigned how, unsigned avoid, unsigned flags)
+{
+    unsigned s1 = xl_pick(x, avoid, n->high_byte), s2 = xl_pick(x, avoid | BIT(s1), n->high_byte);
+    xl_emit_ea(x, ea, s1);
+    if (flags & XL_SITE_MASKED)
+        em_sti32(x->hot, x->l->op_imm, xl_mask_of(n, size));
+    emit_pre(x, n, how, describe(x, ea, s1, s2, size & 0x7f, how, flags | XL_SITE_OFFSET));
     return (struct xl_site){.base = (int)s1, .index = (int)s2};
+}
+
+/* at: where in the looked-up bytes the access is; size 0 in the descriptor stands for a group. */
+static struct xl_site soft_site(struct xl *x, const struct xl_insn *n, const struct xl_ea *ea, struct lookup *k,
+                                unsigned desc_size, unsigned how, unsigned avoid, unsigned flags, int32_t at)
+{
+    k->ok = NO_REG;
+    if (stays(x, ea, k->size)) {
+        xl_spill(x, R_RCX);
+        k->base = ea->base;
+        k->disp = ea->disp;
+        k->desc = describe(x, ea, k->disp ? k->s2 : (unsigned)k->base, k->s2, desc_size, how, flags);
+        emit_lookup(x, n, k);
+        return (struct xl_site){.base = ea->base, .index = (int)k->s2, .disp = ea->disp + at};
+    }
+    unsigned s1 = xl_pick(x, avoid | BIT(k->s2), n->high_byte);
+    xl_emit_ea(x, ea, s1); /* before RCX, which may be part of it, is overwritten */
+    xl_spill(x, R_RCX);
+    if (x->m64 && (ea->seg == S_FS || ea->seg == S_GS)) {
+        em_ld64(x->hot, R_RCX, seg_field(x, ea->seg, offsetof(struct seg, base)));
+        em_lea(x->hot, 1, s1, (int)s1, R_RCX, 0, 0);
+    }
+    if (needs_segment(x, ea))
+        k->ok = (int)emit_segment(x, ea, s1, k->s2, k->size, how, avoid);
+    k->base = (int)s1;
+    k->disp = 0;
+    k->desc = describe(x, ea, s1, k->s2, desc_size, how, flags);
+    emit_lookup(x, n, k);
+    return (struct xl_site){.base = (int)s1, .index = (int)k->s2, .disp = at};
 }
 
 /* Looks the group's range up; its first access is somewhere in it. */
 static struct xl_site leader_site(struct xl *x, const struct xl_insn *n, const struct xl_group *g, struct xl_ea ea,
                                   unsigned avoid)
 {
-    unsigned s2 = (unsigned)g->reg, size = (unsigned)(g->hi - g->lo);
+    struct lookup k = {.s2 = (unsigned)g->reg, .size = (unsigned)(g->hi - g->lo)};
     int32_t into = (int32_t)(n->at - g->lo);
-    xl_spill(x, (int)s2);
-    unsigned s1 = xl_pick(x, avoid, false);
     ea.disp -= into;
     ea.abs -= (uint64_t)(int64_t)into;
     if (!x->m64)
         ea.abs = (uint32_t)ea.abs;
-    xl_emit_ea(x, &ea, s1);
-    xl_spill(x, R_RCX);
-    emit_lookup(x, n, &ea, s1, s2, size, g->how, avoid, describe(x, &ea, s1, s2, 0, g->how, 0));
-    return (struct xl_site){.base = (int)s1, .index = (int)s2, .disp = into};
+    xl_spill(x, g->reg);
+    return soft_site(x, n, &ea, &k, 0, g->how, avoid, 0, into);
 }
 
 static struct xl_site group_site(struct xl *x, const struct xl_insn *n, const struct xl_ea *ea, unsigned avoid)
@@ -289,8 +318,12 @@ struct xl_site xl_site(struct xl *x, const struct xl_insn *n, const struct xl_ea
         avoid |= BIT(ea->index);
     if (n->group)
         return group_site(x, n, ea, avoid);
-    if (callout || n->strategy == XL_SITE_SOFT || (flags & XL_SITE_MASKED))
-        return soft_site(x, n, ea, size, how, avoid, flags, callout);
+    if (callout)
+        return callout_site(x, n, ea, size, how, avoid, flags);
+    if (n->strategy == XL_SITE_SOFT || (flags & XL_SITE_MASKED)) {
+        struct lookup k = {.s2 = xl_pick(x, avoid, n->high_byte), .size = size};
+        return soft_site(x, n, ea, &k, size, how, avoid, flags, 0);
+    }
     if (x->m64)
         window64(x, n, ea, avoid, &s);
     else
