@@ -93,7 +93,8 @@ void cc_destroy(struct codecache *cc)
         return;
     cc->dropped = NULL;
     for (unsigned i = 0; i < cc->n_sectors; i++) {
-        empty_sector(cc, &cc->sector[i]);
+        for (unsigned k = 0; k < cc->sector[i].n; k++)
+            free(cc->sector[i].block[k]);
         free(cc->sector[i].block);
     }
     munmap(cc->w, cc->bytes);

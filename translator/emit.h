@@ -10,7 +10,9 @@
 #ifndef TRANSLATOR_EMIT_H
 #define TRANSLATOR_EMIT_H
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 struct emit {
     uint8_t *p, *start, *end; /* where bytes are written */
@@ -28,9 +30,18 @@ static inline void em8(struct emit *e, unsigned b)
     else
         e->overflow = true;
 }
-static inline void em16(struct emit *e, unsigned v) { em8(e, v & 0xff), em8(e, v >> 8 & 0xff); }
-static inline void em32(struct emit *e, uint32_t v) { em16(e, v & 0xffff), em16(e, v >> 16); }
-static inline void em64(struct emit *e, uint64_t v) { em32(e, (uint32_t)v), em32(e, (uint32_t)(v >> 32)); }
+static inline void em_bytes(struct emit *e, const void *v, unsigned n)
+{
+    if (e->end - e->p < (ptrdiff_t)n) {
+        e->overflow = true;
+        return;
+    }
+    memcpy(e->p, v, n);
+    e->p += n;
+}
+static inline void em16(struct emit *e, unsigned v) { em_bytes(e, &(uint16_t){(uint16_t)v}, 2); }
+static inline void em32(struct emit *e, uint32_t v) { em_bytes(e, &v, 4); }
+static inline void em64(struct emit *e, uint64_t v) { em_bytes(e, &v, 8); }
 
 /* REX if needed. w,r,x,b: bits; force: SPL.. byte registers. */
 static inline void em_rex(struct emit *e, unsigned w, unsigned reg, unsigned index, unsigned base, bool force)

@@ -265,7 +265,6 @@ enum xl_status xl_decode(struct xl *x, struct xl_insn *n, unsigned off)
 {
     unsigned have = fetch(x, n, off);
     ZydisDecoderContext ctx;
-    memset(n->op, 0, sizeof n->op);
     n->off = (uint16_t)off;
     n->strategy = x->in->window ? XL_SITE_WINDOW : XL_SITE_SOFT;
     n->alone = false;
@@ -284,6 +283,8 @@ enum xl_status xl_decode(struct xl *x, struct xl_insn *n, unsigned off)
         return XL_OK;
     }
     ZydisDecoderDecodeOperands(decoder(x), &ctx, &n->i, n->op, n->i.operand_count);
+    if (n->i.operand_count < XL_LOOKED_AT) /* the rest are none */
+        memset(n->op + n->i.operand_count, 0, (XL_LOOKED_AT - n->i.operand_count) * sizeof *n->op);
     correct_sib(n);
     xl_note_operands(n);
     n->ends = false;

@@ -294,13 +294,21 @@ static void settle(struct xl *x, unsigned k)
         dissolve(x, k, g->first);
 }
 
+static bool few_soft_sites(const struct xl *x)
+{
+    unsigned n = 0;
+    for (unsigned k = 0; k < x->n && n < 2; k++)
+        n += x->insn[k].strategy == XL_SITE_SOFT && x->insn[k].act != XL_ACT_IDENT;
+    return n < 2;
+}
+
 void xl_group_sites(struct xl *x)
 {
     struct plan p;
     struct access a;
     x->n_groups = 0;
     x->pinned = 0;
-    if (x->careful || x->in->key & (CPU_KEY_AC | CPU_KEY_ALONE) ||
+    if (x->careful || x->in->key & (CPU_KEY_AC | CPU_KEY_ALONE) || few_soft_sites(x) ||
         (!x->m64 && (~x->in->key & (CPU_KEY_FLAT | CPU_KEY_SS32 | CPU_KEY_CODE32))))
         return;
     p.x = x;

@@ -10,6 +10,9 @@
 #define BIT(r) (1u << (r))
 #define NO_REG (-1)
 
+/* Operands that are looked at without asking how many there are. */
+#define XL_LOOKED_AT 3u
+
 struct xl_insn {
     ZydisDecodedInstruction i;
     ZydisDecodedOperand op[ZYDIS_MAX_OPERAND_COUNT];
@@ -91,6 +94,17 @@ struct xl {
     struct xl_insn insn[XL_MAX_INSNS];
 };
 
+/* Number 0-15 of a general register of any size (AH to BH are parts of 0 to 3), or NO_REG. The decoder's names are in order. */
+static inline int xl_gpr(ZydisRegister reg)
+{
+    if (reg >= ZYDIS_REGISTER_AX && reg <= ZYDIS_REGISTER_R15)
+        return (int)((unsigned)(reg - ZYDIS_REGISTER_AX) & 15);
+    if (reg < ZYDIS_REGISTER_AL || reg > ZYDIS_REGISTER_R15B)
+        return NO_REG;
+    int k = reg - ZYDIS_REGISTER_AL; /* AL CL DL BL, AH CH DH BH, SPL ... */
+    return k < 4 ? k : k - 4;
+}
+
 /* An effective address before segmentation. */
 struct xl_ea {
     int base, index; /* GPR or NO_REG */
@@ -124,7 +138,6 @@ static inline void xl_site_modrm(struct emit *e, unsigned reg, const struct xl_s
 /* xl_scan.c */
 enum xl_status xl_scan(struct xl *x);
 bool xl_x87_waits(const struct xl_insn *n);
-int xl_gpr(ZydisRegister reg); /* number 0-15 or NO_REG (not a general register) */
 unsigned xl_operand_bytes(const ZydisDecodedOperand *o);
 void xl_note_operands(struct xl_insn *n);
 /* xl_decode.c */

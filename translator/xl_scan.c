@@ -2,22 +2,6 @@
 #include "translator/xl_int.h"
 #include <string.h>
 
-int xl_gpr(ZydisRegister reg)
-{
-    switch (ZydisRegisterGetClass(reg)) {
-    case ZYDIS_REGCLASS_GPR8:
-        if (reg >= ZYDIS_REGISTER_AH && reg <= ZYDIS_REGISTER_BH)
-            return reg - ZYDIS_REGISTER_AH;
-        if (reg >= ZYDIS_REGISTER_SPL && reg <= ZYDIS_REGISTER_DIL)
-            return reg - ZYDIS_REGISTER_SPL + 4;
-        return reg <= ZYDIS_REGISTER_BL ? reg - ZYDIS_REGISTER_AL : reg - ZYDIS_REGISTER_R8B + 8;
-    case ZYDIS_REGCLASS_GPR16: return reg - ZYDIS_REGISTER_AX;
-    case ZYDIS_REGCLASS_GPR32: return reg - ZYDIS_REGISTER_EAX;
-    case ZYDIS_REGCLASS_GPR64: return reg - ZYDIS_REGISTER_RAX;
-    default: return NO_REG;
-    }
-}
-
 unsigned xl_operand_bytes(const ZydisDecodedOperand *o) { return (o->size + 7) / 8; }
 
 static void note_register(struct xl_insn *n, const ZydisDecodedOperand *o, uint16_t *read, uint16_t *full)
