@@ -70,8 +70,8 @@ static bool stk_fits(const struct stk *s, uint64_t off, unsigned n)
         return false;
     if (!(ss->attr & SEG_CODE) && (ss->attr & SEG_EC))
         return off > ss->limit && last <= (ss->attr & SEG_DB ? 0xffffffffu : 0xffffu);
-    /* A segment without end wraps at 4 GiB, as in mem_linear. */
-    return last <= ss->limit || ss->limit == 0xffffffffu;
+    /* A flat segment wraps at 4 GiB, one that starts elsewhere does not, as in mem_linear. */
+    return last <= ss->limit || (ss->limit == 0xffffffffu && !ss->base);
 }
 
 static uint64_t stk_lin(const struct stk *s, uint64_t off) { return s->ss ? (uint32_t)(s->ss->base + off) : off; }
