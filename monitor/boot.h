@@ -1,7 +1,7 @@
 /* monitor/boot.h - puts a kernel into guest memory and the CPU into the state that its boot protocol promises.
  *
- * Role:     does a boot loader's work without firmware: Linux bzImage (32- and 64-bit entry; 16-bit entry where BIOS services
- *           exist), Linux vmlinux ELF, PVH ELF, multiboot 1 and 2. Knows no devices: the board says where RAM is.
+ * Role:     does a boot loader's work without firmware: Linux bzImage (16-, 32- and 64-bit entry; for the first it brings
+ *           real-mode services along), Linux vmlinux ELF, PVH ELF, multiboot 1 and 2. Knows no devices: the board says where RAM is.
  * Errors:   0, or -RD_E_* and one line in err that names the file. Files are hostile input: anything may be in them. After a
  *           failure guest memory may hold parts of the images, the CPU is unchanged.
  * Threads:  before the first vCPU runs, or between runs (reset).
@@ -28,7 +28,7 @@ struct boot_range {
 
 enum boot_entry {
     BOOT_ENTRY_AUTO, /* bzImage: 32-bit; ELF: multiboot, PVH, then Linux's own, what is there first */
-    BOOT_ENTRY_16,   /* bzImage only, needs bios_services */
+    BOOT_ENTRY_16,   /* bzImage only; without bios_services its setup code is given our own */
     BOOT_ENTRY_32,   /* bzImage */
     BOOT_ENTRY_64,   /* bzImage with XLF_KERNEL_64, 64-bit vmlinux */
 };
@@ -42,7 +42,7 @@ struct boot_config {
     uint64_t
         rsdp_gpa; /* ACPI root pointer, 0: none. Its bytes must be in guest memory already (multiboot 2 copies them) */
     enum boot_entry entry;
-    bool bios_services; /* firmware has set up the interrupt vectors: 16-bit entry is possible */
+    bool bios_services; /* firmware has set up interrupt vectors and the BIOS data area: both are left alone */
     bool vga_text;      /* an 80x25 text screen is at 0xb8000 */
     /* Opens a file for reading, for those who cannot at a reset; NULL: open(). The descriptor is the loader's to close. */
     int (*open_file)(void *opaque, const char *name);

@@ -32,6 +32,7 @@ struct boot {
     struct boot_file kernel;
     struct boot_span claim[BOOT_MAX_CLAIMS]; /* ascending, disjoint */
     unsigned n_claims;
+    bool own_services; /* boot_put_bios16 has been here: the BIOS data area is kept for them */
     char *err;
     size_t errsz;
 };
@@ -71,8 +72,15 @@ int boot_put_low(struct boot *b, const char *what, const void *data, uint64_t by
 int boot_put_initrd(struct boot *b, const char *name, uint64_t max, uint64_t *gpa, uint64_t *bytes);
 /* Writes the few fields of the BIOS data area that kernels read on their own, unless firmware or the kernel owns the place. */
 int boot_put_bda(struct boot *b);
+/* One entry as INT 15h and boot_params have it: base, length, type; 20 bytes. */
+void boot_e820_entry(const struct boot_range *range, uint8_t *out);
 /* KiB of RAM below 1 MiB and from 1 MiB to the first hole, as basic memory information has it. */
 void boot_basic_mem(const struct boot *b, uint32_t *lower_kib, uint32_t *upper_kib);
+
+/* -- real-mode services (boot_bios16.c) -- */
+#define BIOS16_GPA 0xf8000u /* behind the board's tables, before the reset vector */
+/* Interrupt vectors, and the services behind them. */
+int boot_put_bios16(struct boot *b);
 
 /* -- entry states (boot_cpu.c) -- */
 /* Protected mode, paging off, flat 4 GiB segments (CS 0x10, the others 0x18), a GDT to match, interrupts off. */

@@ -161,12 +161,8 @@ static int put_initrd(struct boot *b, struct linux_image *im)
 static void put_e820(const struct boot *b, uint8_t *params)
 {
     _Static_assert(BOOT_MAX_RANGES <= BP_E820_MAX, "all entries fit");
-    for (unsigned i = 0; i < b->cfg->n_map; i++) {
-        uint8_t *e = params + BP_E820_TABLE + i * E820_BYTES;
-        put64(e, b->cfg->map[i].gpa);
-        put64(e + 8, b->cfg->map[i].bytes);
-        put32(e + 16, b->cfg->map[i].type);
-    }
+    for (unsigned i = 0; i < b->cfg->n_map; i++)
+        boot_e820_entry(&b->cfg->map[i], params + BP_E820_TABLE + i * E820_BYTES);
     params[BP_E820_ENTRIES] = (uint8_t)b->cfg->n_map;
     uint32_t lower, upper;
     boot_basic_mem(b, &lower, &upper);
@@ -235,16 +231,17 @@ static int enter(struct boot *b, uint64_t rip, bool long_mode)
 static int load_16bit(struct boot *b, struct linux_image *im)
 {
     uint64_t base = SETUP_SEG << 4;
-    if (!b->cfg->bios_services)
-        return bad(b, RD_E_UNSUPPORTED,
-                   "the 16-bit entry needs BIOS services, and no firmware is loaded (use the 32-bit entry)");
     if (im->setup_bytes > 0x8000)
         return bad(b, RD_E_FORMAT, "the real-mode part is larger than 32 KiB");
     int r = boot_claim(b, "the real-mode part", base, 0x10000);
+    if (!r && !b->cfg->bios_services)
+        r = boot_put_bios16(b);
     if (!r)
         r = put_cmdline(b, im);
     if (!r)
         r = put_initrd(b, im);
+    if (!r && im->version >= 0x209)
+        r = put_seed(b, im->params);
     if (r)
         return r;
     im->params[BP_TYPE_OF_LOADER] = LOADER_UNDEFINED;

@@ -42,6 +42,8 @@ static int load_any(struct boot *b)
     /* Kernels with both headers (Xen) put a 64-bit ELF file behind the first, which only multiboot 2 allows. */
     if (mb1 >= 0 && mb2 >= 0 && boot_is_elf(f) && f->data[4] == 2)
         mb1 = -1;
+    if ((mb1 >= 0 || mb2 >= 0) && b->cfg->entry == BOOT_ENTRY_64)
+        return boot_fail(b, RD_E_UNSUPPORTED, "'%s' is a multiboot kernel: it has no 64-bit entry", f->name);
     if (mb1 >= 0)
         return boot_load_multiboot(b, mb1);
     if (mb2 >= 0)

@@ -6,13 +6,21 @@
 /* BIOS data area: what a kernel may read there without calling the BIOS. */
 #define BDA 0x400u
 #define BDA_BYTES 0x100u
+#define KEY_BUFFER 0x1eu /* both from the area's start */
+#define KEY_BUFFER_BYTES 32u
 enum {
     BDA_EBDA_SEGMENT = 0x0e,
     BDA_BASE_KIB = 0x13,
+    BDA_KEY_HEAD = 0x1a,
+    BDA_KEY_TAIL = 0x1c,
     BDA_VIDEO_MODE = 0x49,
     BDA_COLUMNS = 0x4a,
+    BDA_CURSOR_SHAPE = 0x60,
     BDA_CRTC_PORT = 0x63,
-    BDA_LAST_ROW = 0x84
+    BDA_KEY_START = 0x80,
+    BDA_KEY_END = 0x82,
+    BDA_LAST_ROW = 0x84,
+    BDA_CHAR_LINES = 0x85
 };
 
 unsigned boot_default_map(uint64_t ram_bytes, uint64_t acpi_bytes, struct boot_range out[5])
@@ -218,11 +226,31 @@ int boot_put_initrd(struct boot *b, const char *name, uint64_t max, uint64_t *gp
     return boot_file_copy(b, name, fd, *gpa, *bytes);
 }
 
+void boot_e820_entry(const struct boot_range *range, uint8_t *out)
+{
+    put64(out, range->gpa);
+    put64(out + 8, range->bytes);
+    put32(out + 16, range->type);
+}
+
 void boot_basic_mem(const struct boot *b, uint32_t *lower_kib, uint32_t *upper_kib)
 {
     uint64_t low = boot_ram_end(b, 0), high = boot_ram_end(b, 0x100000);
     *lower_kib = low > 0xa0000 ? 640 : (uint32_t)(low >> 10);
     *upper_kib = high > BOOT_4G ? (BOOT_4G - 0x100000) >> 10 : high ? (uint32_t)((high - 0x100000) >> 10) : 0;
+}
+
+/* What real-mode code looks up itself, or has the services look up: an empty keyboard buffer, the screen's characters. */
+static void put_service_data(const struct boot *b, uint8_t *bda)
+{
+    put16(bda + BDA_KEY_HEAD, KEY_BUFFER);
+    put16(bda + BDA_KEY_TAIL, KEY_BUFFER);
+    put16(bda + BDA_KEY_START, KEY_BUFFER);
+    put16(bda + BDA_KEY_END, KEY_BUFFER + KEY_BUFFER_BYTES);
+    bda[BDA_VIDEO_MODE] = 3;
+    put16(bda + BDA_CURSOR_SHAPE, 0x0d0e);
+    if (b->cfg->vga_text)
+        put16(bda + BDA_CHAR_LINES, 16);
 }
 
 /* Kernels look into the BIOS data area for the end of low memory even when nothing else of a BIOS is used (Linux to reserve
@@ -232,7 +260,10 @@ int boot_put_bda(struct boot *b)
     uint64_t low = boot_ram_end(b, 0);
     if (b->cfg->bios_services || low > BOOT_LOW_RAM_TOP || !boot_is_free(b, BDA, BDA_BYTES))
         return 0;
-    uint8_t bda[BDA_BYTES] = {0}, ebda_kib = 1;
+    uint8_t bda[BDA_BYTES], ebda_kib = 1;
+    /* What the board has put there stays: serial ports, equipment. */
+    if (gpmem_read(b->mem, BDA, bda, sizeof bda))
+        memset(bda, 0, sizeof bda);
     put16(bda + BDA_EBDA_SEGMENT, (uint16_t)(low >> 4));
     put16(bda + BDA_BASE_KIB, (uint16_t)(low >> 10));
     if (b->cfg->vga_text) {
@@ -241,6 +272,8 @@ int boot_put_bda(struct boot *b)
         put16(bda + BDA_CRTC_PORT, 0x3d4);
         bda[BDA_LAST_ROW] = 24;
     }
+    if (b->own_services)
+        put_service_data(b, bda);
     int r = boot_claim(b, "the BIOS data area", BDA, BDA_BYTES);
     if (!r)
         r = boot_write(b, BDA, bda, sizeof bda);

@@ -109,6 +109,7 @@ struct cmdline {
     bool nodefaults, no_user_config, strict, mem_prealloc, no_hpet, no_acpi, no_fd_bootchk, usb;
     struct cmdline_list devices; /* props "driver" and those of the device */
 
+    unsigned kernel_entry; /* 16, 32 or 64 bits; 0: the loader chooses */
     const char *kernel, *append, *initrd, *dtb, *bios;
     struct cmdline_list option_roms, boot;
 

@@ -54,6 +54,9 @@ static void print_machines(FILE *out)
     fprintf(out, "Supported machines are:\n");
 #define MACHINE(name, status, help) fprintf(out, "%-20s %s\n", name, help);
 #include "monitor/options.def"
+    fprintf(out, "Properties that matter:\n"
+                 "kernel-entry=auto|16|32|64  at which of its entry points the kernel is started\n"
+                 "hpet=on|off                 whether there is an HPET\n");
 }
 
 static void print_cpus(FILE *out)

@@ -191,6 +191,15 @@ static int set_machine(struct parse *p, const char *name)
     return m->status == CMDLINE_OK ? 0 : parse_note(p, m->status, "the guest is given the pc machine");
 }
 
+static int set_kernel_entry(struct parse *p, const char *val)
+{
+    uint64_t bits = 0;
+    if (!parse_is_word(val, "auto 16 32 64") || (strcmp(val, "auto") && parse_u64(val, &bits)))
+        return parse_fail(p, "kernel-entry is auto, 16, 32 or 64, not '%s'", val);
+    p->c->kernel_entry = (unsigned)bits;
+    return 0;
+}
+
 int opt_machine(struct parse *p, const char *arg)
 {
     if (asks_for_help(arg))
@@ -206,6 +215,8 @@ int opt_machine(struct parse *p, const char *arg)
             status = set_machine(p, val);
         else if (!strcmp(key, "accel"))
             status = take_first_engine(p, val);
+        else if (!strcmp(key, "kernel-entry"))
+            status = set_kernel_entry(p, val);
         else if (!known)
             status = parse_fail(p, "there is no machine property '%s'", key);
         else if (known->met && !parse_is_word(val, known->met))

@@ -342,6 +342,11 @@ static int set_up_mtrrs(struct machine *m)
     return err | set_msr(m, MSR_MTRR_DEF_TYPE, MTRR_ENABLE | MTRR_FIXED_ENABLE | MTRR_TYPE_WB);
 }
 
+static enum boot_entry kernel_entry(unsigned bits)
+{
+    return bits == 16 ? BOOT_ENTRY_16 : bits == 32 ? BOOT_ENTRY_32 : bits == 64 ? BOOT_ENTRY_64 : BOOT_ENTRY_AUTO;
+}
+
 int machine_start(struct machine *m)
 {
     struct boot_config bc = {
@@ -351,6 +356,7 @@ int machine_start(struct machine *m)
         .map = m->map,
         .n_map = m->n_map,
         .rsdp_gpa = board_pc_rsdp(&m->board),
+        .entry = kernel_entry(m->c->kernel_entry),
         .open_file = machine_open_file,
         .opaque = m,
     };

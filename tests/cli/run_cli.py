@@ -592,6 +592,104 @@ class Sandbox(Case):
         self.refused(2, "-sandbox frob", "-kernel", "k", "-sandbox", "on,frob=deny")
 
 
+class RealMode(Case):
+    """The services behind a kernel's 16-bit entry, called from setup code."""
+
+    CF, ZF, IF, FIXED = 1, 0x40, 0x200, 2
+    SMAP = 0x534D4150
+
+    def calls(self, *records, args=()):
+        """records: (interrupt, eax, ebx, ecx, edx, flags); a dict of what each left."""
+        obj, code = self.path("probe.o"), self.path("probe.bin")
+        subprocess.run(["gcc", "-c", os.path.join(HERE, "bios16_probe.S"), "-o", obj], check=True)
+        subprocess.run(["objcopy", "-O", "binary", "-j", ".text", obj, code], check=True)
+        image = bytearray(bzimage())
+        with open(code, "rb") as f:
+            text = f.read()
+        table = b"".join(struct.pack("<BxIIIIH", *r) for r in records) + b"\0"
+        self.assertLess(0x268 + len(text), 0x400)
+        self.assertLess(0x400 + len(table), 0xA00)
+        image[0x268:0x268 + len(text)] = text
+        image[0x400:0x400 + len(table)] = table
+        status, _, err = self.run_it(*(args or self.QUIET), *self.EXIT, "-m", "64", "-debugcon", "file:" + self.path("out"),
+                                     "-machine", "kernel-entry=16", "-kernel", self.file("k", image))
+        self.assertEqual((status, err), (43, ""))
+        with open(self.path("out"), "rb") as f:
+            out = f.read()
+        self.assertEqual(len(out), 58 * len(records))
+        names = ("es", "ds", "edi", "esi", "ebp", "esp", "ebx", "edx", "ecx", "eax", "flags")
+        results = []
+        for i in range(len(records)):
+            r = dict(zip(names, struct.unpack_from("<HH8IH", out, 58 * i)))
+            r["buffer"] = out[58 * i + 38:58 * i + 58]
+            # What no service may change: segments, the stack, index registers, and of the flags all but CF and ZF.
+            self.assertEqual((r["es"], r["ds"], r["edi"], r["esi"]), (0x1000, 0x1000, 0xA000, 0x12345678), r)
+            self.assertEqual((r["ebp"], r["esp"]), (0x400 + 20 * i, 0xE000 - 2), r)
+            self.assertEqual((r["flags"] ^ records[i][5]) & ~(self.CF | self.ZF), 0, r)
+            results.append(r)
+        return results
+
+    def test_memory_map(self):
+        e820 = [(0x15, 0xE820, n, 24, self.SMAP, self.FIXED | self.CF | self.IF) for n in range(3)]
+        got = self.calls(*e820, (0x15, 0xE820, 3, 24, self.SMAP, self.FIXED), (0x15, 0xE820, 0xFFFFFFFF, 24, self.SMAP, self.FIXED),
+                         (0x15, 0xE820, 0, 19, self.SMAP, self.FIXED), (0x15, 0xE820, 0, 20, 0, self.FIXED))
+        self.assertEqual([struct.unpack("<QQI", r["buffer"]) for r in got[:3]],
+                         [(0, 0x9FC00, 1), (0x9FC00, 0x60400, 2), (0x100000, 63 << 20, 1)])
+        for r, following in zip(got, (1, 2, 0)):
+            self.assertEqual((r["eax"], r["ebx"], r["ecx"], r["flags"] & self.CF), (self.SMAP, following, 20, 0))
+        for r in got[3:]:
+            self.assertEqual((r["flags"] & self.CF, r["eax"] >> 8 & 0xFF, r["buffer"]), (1, 0x86, b"\xee" * 20))
+
+    def test_memory_sizes(self):
+        e801, old, base, equipment = self.calls(
+            (0x15, 0xE801, 9, 9, 9, 3), (0x15, 0x8800, 0, 0, 0, 3), (0x12, 0, 0, 0, 0, 2), (0x11, 0, 0, 0, 0, 2))
+        self.assertEqual([e801[x] for x in ("eax", "ebx", "ecx", "edx")], [15 << 10, 48 << 4, 15 << 10, 48 << 4])
+        self.assertEqual((old["eax"], old["flags"] & 1, e801["flags"] & 1), (63 << 10, 0, 0))
+        self.assertEqual(base["eax"], 639)
+        self.assertEqual(equipment["eax"] & 2, 2)
+
+    def test_what_there_is_not(self):
+        calls = [(0x13, 0x4100, 0x55AA, 0, 0x80, 2), (0x13, 0x0201, 0, 1, 0x80, 2), (0x15, 0x2401, 0, 0, 0, 2), (0x15, 0xE980, 0, 0, 0, 2),
+                 (0x15, 0xEC00, 2, 0, 0, 2), (0x15, 0x5300, 0, 0, 0, 2), (0x1A, 0xB101, 0, 0, 0, 2)]
+        for call, r in zip(calls, self.calls(*calls)):
+            self.assertEqual((r["flags"] & 1, r["eax"] >> 8), (1, 1 if call[0] == 0x13 else 0x86), call)
+            self.assertEqual(r["ebx"], call[2])
+
+    def test_screen_and_keyboard(self):
+        mode, ega, vga, vesa, _, cursor, peek, repeat, shift, read = self.calls(
+            (0x10, 0x0F00, 0, 0, 0, 2), (0x10, 0x1200, 0x10, 0, 0, 2), (0x10, 0x1A00, 0, 0, 0, 2), (0x10, 0x4F00, 0, 0, 0, 2),
+            (0x10, 0x0200, 0, 0, 0x0305, 2), (0x10, 0x0300, 0, 0, 0, 2), (0x16, 0x0100, 0, 0, 0, 2), (0x16, 0x0305, 0, 0, 0, 2),
+            (0x16, 0x02FF, 0, 0, 0, 2), (0x16, 0x0000, 0, 0, 0, 2))
+        # The machine has no screen: mode 3 with no columns, and no EGA or VGA.
+        self.assertEqual((mode["eax"], ega["ebx"], vga["eax"], vesa["eax"]), (3, 0x10, 0x1A00, 0x4F00))
+        self.assertEqual((cursor["edx"], cursor["ecx"]), (0x0305, 0x0D0E))
+        self.assertEqual((peek["flags"] & self.ZF, repeat["eax"], shift["eax"], read["eax"]), (self.ZF, 0x0305, 0x0200, 0))
+
+    def test_teletype_is_the_first_serial_port(self):
+        self.calls(*((0x10, 0x0E00 | c, 7, 0, 0, 2) for c in b"hello"),
+                   args=["-display", "none", "-monitor", "none", "-accel", "bt", "-serial",
+                         "file:" + self.path("com1")])
+        with open(self.path("com1"), "rb") as f:
+            self.assertEqual(f.read(), b"hello")
+
+    def test_clock(self):
+        before = time.time()
+        now, date, ticks = self.calls((0x1A, 0x0200, 0, 0, 0, 3), (0x1A, 0x0400, 0, 0, 0, 3), (0x1A, 0, 0, 0, 0, 3))
+        seen = [f"{x:02x}" for x in (date["ecx"] >> 8, date["ecx"] & 255, date["edx"] >> 8, date["edx"] & 255,
+                                     now["ecx"] >> 8, now["ecx"] & 255, now["edx"] >> 8)]
+        stamps = [time.gmtime(before + n) for n in range(-1, int(time.time() - before) + 2)]
+        self.assertIn("".join(seen), [time.strftime("%Y%m%d%H%M%S", t) for t in stamps])
+        counts = [(t.tm_hour * 3600 + t.tm_min * 60 + t.tm_sec) * 1193182 >> 16 for t in stamps]
+        self.assertIn(ticks["ecx"] << 16 | ticks["edx"], counts)
+        self.assertEqual([r["flags"] & 1 for r in (now, date, ticks)], [0, 0, 0])
+
+    def test_entries_that_a_kernel_has_not(self):
+        self.refused(2, "kernel-entry 17", "-kernel", "k", "-machine", "kernel-entry=17")
+        guest = self.guest(HALT)
+        for bits, name in (("16", guest), ("64", guest), ("64", self.file("k", bzimage()))):
+            self.refused(1, f"'{name}' no {bits}-bit entry", *self.QUIET, "-kernel", name, "-machine", "pc,kernel-entry=" + bits)
+
+
 class Monitor(Case):
     def talk(self, script, code, *args):
         return self.run_it("-display", "none", "-accel", "bt", "-serial", "null", "-monitor", "stdio", *self.EXIT,

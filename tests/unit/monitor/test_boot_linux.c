@@ -90,17 +90,68 @@ Test(boot_linux, entry_64_bit_without_the_flag_is_refused)
     t_cfg.entry = BOOT_ENTRY_64;
     T_FAILS(IMAGE_BYTES, RD_E_UNSUPPORTED, "XLF_KERNEL_64");
 }
-Test(boot_linux, entry_16_bit_needs_firmware)
+static void expect_entry_16(void)
 {
-    t_cfg.entry = BOOT_ENTRY_16;
-    T_FAILS(IMAGE_BYTES, RD_E_UNSUPPORTED, "BIOS services");
-    t_cfg.bios_services = true;
-    t_cfg.append = "x";
-    T_LOADS(IMAGE_BYTES);
+    cr_expect_str_eq(t_info.protocol, "Linux 16-bit");
     cr_expect(t_cpu.seg[S_CS].sel == 0x1020 && t_cpu.seg[S_CS].base == 0x10200 && t_cpu.rip == 0);
     cr_expect(t_cpu.seg[S_SS].sel == 0x1000 && t_cpu.gpr[R_RSP] == 0xe000 && !(t_cpu.cr0 & CR0_PE));
     cr_expect_str_eq(t_string(t_r32(0x10228)), "x");
     cr_expect_eq(t_read(0x10224, 2), 0xde00, "heap_end_ptr");
+    uint64_t seed = t_r64(0x10250);
+    cr_expect_eq(t_r32(seed + 8), 9, "setup_data: a random seed");
+}
+Test(boot_linux, entry_16_bit_leaves_firmware_s_data_alone)
+{
+    t_cfg.entry = BOOT_ENTRY_16;
+    t_cfg.bios_services = true;
+    t_cfg.append = "x";
+    T_LOADS(IMAGE_BYTES);
+    expect_entry_16();
+    for (uint64_t gpa = 0; gpa < 0x500; gpa += 8)
+        cr_expect_eq(t_r64(gpa), 0);
+    cr_expect_eq(t_r64(BIOS16_GPA), 0);
+}
+static uint64_t handler(unsigned vector)
+{
+    uint32_t v = t_r32(4 * vector);
+    return (v >> 16 << 4) + (v & 0xffff);
+}
+Test(boot_linux, entry_16_bit_brings_services_along)
+{
+    t_cfg.entry = BOOT_ENTRY_16;
+    t_cfg.append = "x";
+    T_LOADS(IMAGE_BYTES);
+    expect_entry_16();
+    for (unsigned v = 0; v < 256; v++)
+        cr_expect(handler(v) > BIOS16_GPA && handler(v) < 0x100000, "vector %02x", v);
+    static const uint8_t own[] = {0x08, 0x10, 0x11, 0x12, 0x13, 0x15, 0x16, 0x18, 0x1a, 0x70, 0xff};
+    for (unsigned i = 0; i < sizeof own; i++)
+        for (unsigned k = 0; k < i; k++)
+            cr_expect_neq(handler(own[i]), handler(own[k]), "vectors %02x and %02x", own[i], own[k]);
+    cr_expect_eq(t_read(handler(0xff), 1), 0xcf, "the others are an IRET");
+    cr_expect_eq(t_read(BIOS16_GPA, 2), t_cfg.n_map);
+    cr_expect_eq(t_read(BIOS16_GPA + 2, 2), 15 << 10, "KiB from 1 to 16 MiB");
+    cr_expect_eq(t_read(BIOS16_GPA + 4, 2), ((T_RAM - T_ACPI) >> 16) - 256, "64 KiB above 16 MiB");
+    cr_expect_eq(t_read(BIOS16_GPA + 6, 2), ((T_RAM - T_ACPI) >> 10) - 1024, "KiB above 1 MiB");
+    for (unsigned i = 0; i < t_cfg.n_map; i++) {
+        uint64_t e = BIOS16_GPA + 0x20 + i * 20;
+        cr_expect(t_r64(e) == t_map[i].gpa && t_r64(e + 8) == t_map[i].bytes && t_r32(e + 16) == t_map[i].type);
+    }
+    cr_expect_eq(t_read(0x40e, 2), 0x9fc0, "EBDA");
+    cr_expect_eq(t_read(0x41a, 2), t_read(0x41c, 2), "the keyboard buffer is empty");
+    cr_expect(t_read(0x449, 1) == 3 && t_read(0x44a, 2) == 0 && t_read(0x485, 2) == 0, "no screen");
+    t_cfg.vga_text = true;
+    T_LOADS(IMAGE_BYTES);
+    cr_expect(t_read(0x449, 1) == 3 && t_read(0x44a, 2) == 80 && t_read(0x484, 1) == 24 && t_read(0x485, 2) == 16);
+}
+Test(boot_linux, entry_16_bit_with_much_memory_reports_what_the_registers_hold)
+{
+    t_cfg.entry = BOOT_ENTRY_16;
+    t_map[2].bytes = BOOT_RAM_HOLE - MIB; /* more than is there; nothing goes to its end */
+    t_cfg.n_map = 3;
+    T_LOADS(IMAGE_BYTES);
+    cr_expect_eq(t_read(BIOS16_GPA + 4, 2), 0xbf00);
+    cr_expect_eq(t_read(BIOS16_GPA + 6, 2), 0xffff);
 }
 Test(boot_linux, initrd_is_as_high_as_it_may_be)
 {

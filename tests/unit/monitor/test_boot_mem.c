@@ -95,6 +95,16 @@ Test(boot_mem, bios_data_area_tells_the_end_of_low_memory)
     cr_expect_eq(t_read(0x9fc00, 1), 1);
     cr_expect_eq(t_read(0x44a, 2), 0, "no screen");
 }
+Test(boot_mem, bios_data_area_keeps_what_the_board_has_put_there)
+{
+    static const uint8_t com[2] = {0xf8, 0x03}, equipment[2] = {0x06, 0x02};
+    cr_assert_eq(gpmem_write(t_mem, 0x400, com, 2), 0);
+    cr_assert_eq(gpmem_write(t_mem, 0x410, equipment, 2), 0);
+    cr_assert_eq(boot_put_bda(&b), 0);
+    cr_expect_eq(t_read(0x400, 2), 0x3f8);
+    cr_expect_eq(t_read(0x410, 2), 0x206);
+    cr_expect_eq(t_read(0x413, 2), 639);
+}
 Test(boot_mem, bios_data_area_is_left_to_firmware_and_to_kernels_that_load_there)
 {
     cr_assert_eq(boot_claim(&b, "kernel", 0x480, 16), 0);
