@@ -264,7 +264,8 @@ void direct_invlpg(struct vcpu *v, uint64_t lin)
 
 static int state_in(struct vcpu *v, struct space *s, struct uw_state *u)
 {
-    const struct cpu *c = &v->c;
+    struct cpu *c = &v->c;
+    c->eflags_sys &= ~EFLAGS_RF; /* an instruction will run */
     memcpy(u->gpr, c->gpr, sizeof u->gpr);
     for (unsigned i = 0; i < 8 && !cpu_long_mode(c); i++)
         u->gpr[i] = (uint32_t)c->gpr[i];

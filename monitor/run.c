@@ -9,6 +9,9 @@
 #include "base/log.h"
 #include "monitor/vm_int.h"
 
+/* In rf_rip: RF was not set. Not canonical. */
+#define NO_RF (1ull << 63)
+
 /* What one step of the loop says. */
 enum step { STEP_GO_ON, STEP_OUT };
 
@@ -41,6 +44,11 @@ static uint64_t enter(struct vcpu *v, struct cc_block *b)
     /* A kick from here on finds in_tc set and undoes the exits of enter_block. */
     if (!vcpu_deliverable(v) || (b->key.mode & (CPU_KEY_STEP | CPU_KEY_CAREFUL))) {
         v->stats->tc_entries++;
+        /* RF lasts one instruction (SDM 3B 17.3.1.1), so not before it is sure that one runs. Without breakpoints only an interrupt
+         * in front of it could show RF. */
+        p->rf_rip = v->c.eflags_sys & EFLAGS_RF ? b->key.rip : NO_RF;
+        if (!(b->key.mode & CPU_KEY_STEP))
+            v->c.eflags_sys &= ~EFLAGS_RF;
         code = go(b->d.hot_pc);
     }
     __atomic_store_n(&v->in_tc, 0, __ATOMIC_SEQ_CST);
@@ -92,6 +100,8 @@ static void took_exit(struct vcpu *v)
     int i = cc_exit_index(b, (uint32_t)v->link_pc);
     CHECK(i >= 0);
     v->c.rip = b->d.exit[i].target;
+    if (v->c.rip == p->rf_rip) /* a kick had overwritten the block's start with another one's exit: nothing ran */
+        v->c.eflags_sys |= EFLAGS_RF;
     if (!b->dead) {
         p->link_from = b;
         p->link_index = i;
@@ -121,6 +131,9 @@ static enum step host_fault(struct vcpu *v)
     struct vcpu_priv *p = v->priv;
     struct cc_block *b = tc_recover(v, p->fault_pc);
     v->stats->host_faults++;
+    const struct ccf_point *at = b ? cc_find_point(b, p->fault_pc) : NULL;
+    if (at && (at->spilled & CCF_STRING)) /* between two iterations, whatever comes next */
+        v->c.eflags_sys |= EFLAGS_RF;
     switch (p->fault_action) {
     case FA_SOFTEN:
         if (v->vm->cfg.no_adapt)
@@ -129,7 +142,7 @@ static enum step host_fault(struct vcpu *v)
         return STEP_GO_ON;
     case FA_CAREFUL: return careful(v);
     case FA_RAISE: return raise_fault(v);
-    case FA_RESTART: v->c.eflags_sys |= EFLAGS_RF; return STEP_GO_ON;
+    case FA_RESTART: return STEP_GO_ON;
     default: break;
     }
     if (!b || p->fault_trap < 0) {
@@ -500,8 +513,6 @@ static enum step step(struct vcpu *v)
         return out(v, VM_EXIT_HLT);
     if (v->c.key & CPU_KEY_STEP)
         return single_step(v);
-    /* RF lasts one instruction (SDM 3B 17.3.1.1). Without breakpoints only an interrupt in front of that one could show it. */
-    v->c.eflags_sys &= ~EFLAGS_RF;
     return p->direct ? counted_step(v) : block_step(v, 0);
 }
 

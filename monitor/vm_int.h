@@ -119,6 +119,7 @@ struct vcpu_priv {
     uint64_t code_large[CODE_LARGE_MAX]; /* large pages that code was fetched from: first address | log2 of the size */
     unsigned n_code_large;               /* more than CODE_LARGE_MAX: not known which */
     struct cc_block *enter_block;        /* being entered or last entered ... */
+    uint64_t rf_rip;                     /* where the TC was entered with RF set */
     uint64_t enter_pc;                   /* ... or, if this is not 0, the block at this host pc */
     bool stay;                           /* system instructions may go on in the TC: no single step, chaining is on */
     /* how the last block was left, for linking */

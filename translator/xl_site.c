@@ -285,7 +285,8 @@ static struct xl_site leader_site(struct xl *x, const struct xl_insn *n, const s
     ea.abs -= (uint64_t)(int64_t)into;
     if (!x->m64)
         ea.abs = (uint32_t)ea.abs;
-    xl_spill(x, g->reg);
+    if (x->m64) /* elsewhere it is not the guest's */
+        xl_spill(x, g->reg);
     return soft_site(x, n, &ea, &k, 0, g->how, avoid, 0, into);
 }
 

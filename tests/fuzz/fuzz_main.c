@@ -110,12 +110,33 @@ static bool reads_chance(const uint8_t *p, size_t n)
     return false;
 }
 
+static bool differ(bool yes, const char *what, uint64_t x, uint64_t y)
+{
+    if (yes)
+        printf("  %s: %llx, with the other settings %llx\n", what, (unsigned long long)x, (unsigned long long)y);
+    return yes;
+}
+
+/* Prints what is not the same. */
 static bool same_end(const struct fuzz_result *a, const struct fuzz_result *b)
 {
     const struct cpu *x = &a->cpu, *y = &b->cpu;
-    return a->memory == b->memory && !memcmp(x->gpr, y->gpr, sizeof x->gpr) && x->rip == y->rip && x->cr2 == y->cr2 &&
-           x->cr3 == y->cr3 && x->cr0 == y->cr0 && cpu_get_eflags(x) == cpu_get_eflags(y) &&
-           !memcmp(a->exits, b->exits, sizeof a->exits);
+    bool bad = differ(a->memory != b->memory, "memory's hash", a->memory, b->memory);
+    char name[24];
+    for (unsigned i = 0; i < 16; i++) {
+        snprintf(name, sizeof name, "register %u", i);
+        bad |= differ(x->gpr[i] != y->gpr[i], name, x->gpr[i], y->gpr[i]);
+    }
+    for (unsigned i = 0; i < sizeof a->exits / sizeof *a->exits; i++) {
+        snprintf(name, sizeof name, "exits of kind %u", i);
+        bad |= differ(a->exits[i] != b->exits[i], name, a->exits[i], b->exits[i]);
+    }
+    bad |= differ(x->rip != y->rip, "rip", x->rip, y->rip);
+    bad |= differ(x->cr0 != y->cr0, "cr0", x->cr0, y->cr0);
+    bad |= differ(x->cr2 != y->cr2, "cr2", x->cr2, y->cr2);
+    bad |= differ(x->cr3 != y->cr3, "cr3", x->cr3, y->cr3);
+    bad |= differ(cpu_get_eflags(x) != cpu_get_eflags(y), "eflags", cpu_get_eflags(x), cpu_get_eflags(y));
+    return !bad;
 }
 
 static bool finding(uint64_t number, const char *what)
@@ -135,7 +156,7 @@ static bool run_input(uint64_t number, const uint8_t *buf, size_t n)
     if (!a.finished)
         return false;
     shared->ended++;
-    if (reads_chance(buf, n))
+    if (reads_chance(buf, n) || a.tables_changed)
         return false;
     static const struct vm_config other[] = {
         {.max_insns = 1, .tc_bytes = FUZZ_TC_BYTES, .cpu_model = "host"},

@@ -19,6 +19,7 @@
 #define TSS 0x3000u
 #define TSS2 0x3400u
 #define ROOT 0x4000u /* page tables: four pages */
+#define TABLES_BYTES 0x4000u
 #define HANDLERS 0x8000u
 #define CODE 0x10000u
 #define DATA 0x20000u
@@ -447,6 +448,17 @@ static int build(struct machine *m, struct input *in, const struct vm_config *se
     return 0;
 }
 
+/* A hash of the page tables without the bits that the CPU sets. */
+static uint64_t hash_tables(const struct machine *m)
+{
+    uint64_t h = 0, e;
+    for (uint32_t at = ROOT; at < ROOT + TABLES_BYTES; at += 8) {
+        memcpy(&e, m->ram + at, 8);
+        h = (h ^ (e & ~0x0000006000000060ull)) * 0x9e3779b97f4a7c15ull;
+    }
+    return h;
+}
+
 void fuzz_run(const uint8_t *data, size_t n, const struct vm_config *settings, unsigned ms, struct fuzz_result *r)
 {
     struct machine m = {0};
@@ -460,8 +472,10 @@ void fuzz_run(const uint8_t *data, size_t n, const struct vm_config *settings, u
     timer_t t = make_timer(ms);
     int refused = set_state(&m, &in); /* a refusal is an answer, too */
     put_memory(&m, &in);
+    uint64_t tables = hash_tables(&m);
     if (!refused)
         run_machine(&m, r);
+    r->tables_changed = hash_tables(&m) != tables;
     timer_delete(t);
     vcpu_get_state(m.v, &r->cpu);
     r->memory = hash_memory(&m);

@@ -28,10 +28,11 @@ enum {
 struct fuzz_result {
     unsigned exits[16]; /* how often each exit came */
     unsigned total;
-    bool finished;    /* ended by itself (halt, shutdown), not by the clock */
-    struct cpu cpu;   /* final state */
-    uint64_t memory;  /* hash of guest memory */
-    char broken[160]; /* what did not hold, "" = all well */
+    bool finished;       /* ended by itself (halt, shutdown), not by the clock */
+    struct cpu cpu;      /* final state */
+    uint64_t memory;     /* hash of guest memory */
+    bool tables_changed; /* page tables, in more than A and D: what the TLB still held decides what came after */
+    char broken[160];    /* what did not hold, "" = all well */
 };
 /* Runs the machine. ms: how long the guest may run; settings: NULL or the engine's. */
 void fuzz_run(const uint8_t *in, size_t n, const struct vm_config *settings, unsigned ms, struct fuzz_result *r);
