@@ -7,13 +7,8 @@
  * into the result.
  */
 #define _GNU_SOURCE
-#include <errno.h>
+#include "lines.h"
 #include <fcntl.h>
-#include <stdbool.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -60,28 +55,6 @@ static const struct job jobs[] = {
      {.name = "sha256sum", .args = PROGRAM("./sha256sum", "cc1")},
      {.name = "sha256sum-small", .args = PROGRAM("./sha256sum", "lib/libsqlite3.so.0")}},
 };
-
-static _Noreturn void fail(const char *what)
-{
-    printf("FAILED %s: %s\n", what, strerror(errno));
-    exit(1);
-}
-
-static uint64_t ticks(void)
-{
-    uint32_t lo, hi;
-    __asm__ volatile("lfence; rdtsc; lfence" : "=a"(lo), "=d"(hi) : : "memory");
-    return (uint64_t)hi << 32 | lo;
-}
-
-static bool wanted(const char *name)
-{
-    size_t n = strlen(name);
-    for (const char *p = only; p; p = strchr(p, ',') ? strchr(p, ',') + 1 : NULL)
-        if (!strncmp(p, name, n) && (p[n] == ',' || p[n] == 0))
-            return true;
-    return !only;
-}
 
 static void place(char *path, size_t size, const char *name)
 {
@@ -196,7 +169,7 @@ int main(int argc, char **argv)
     if (chdir(root))
         fail(root);
     for (unsigned i = 0; i < sizeof jobs / sizeof jobs[0]; i++)
-        if (wanted(jobs[i].full.name) || wanted(jobs[i].quick.name))
+        if (in_list(only, jobs[i].full.name) || in_list(only, jobs[i].quick.name))
             measure(quick ? &jobs[i].quick : &jobs[i].full, jobs[i].output);
     printf("DONE\n");
     return 0;

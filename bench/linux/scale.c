@@ -6,14 +6,9 @@
  * reads at random), code (KiB of code that is run from one end to the other), maps (single pages of a process, scattered over guest RAM).
  */
 #define _GNU_SOURCE
-#include <errno.h>
+#include "lines.h"
 #include <fcntl.h>
 #include <signal.h>
-#include <stdbool.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -24,19 +19,6 @@
 static const char *dir = "/tmp", *only;
 static unsigned samples = 5;
 static bool quick;
-
-static _Noreturn void fail(const char *what)
-{
-    printf("FAILED %s: %s\n", what, strerror(errno));
-    exit(1);
-}
-
-static uint64_t ticks(void)
-{
-    uint32_t lo, hi;
-    __asm__ volatile("lfence; rdtsc; lfence" : "=a"(lo), "=d"(hi) : : "memory");
-    return (uint64_t)hi << 32 | lo;
-}
 
 static uint32_t next_random(void)
 {
@@ -85,9 +67,7 @@ static void measure(const char *curve, unsigned point, void (*run)(uint64_t n), 
         took[i] = ticks() - start;
     }
     printf("BENCH %s@%u 0 %llx", curve, point, (unsigned long long)n);
-    for (unsigned i = 0; i < samples; i++)
-        printf(" %llx", (unsigned long long)took[i]);
-    printf("\n");
+    print_samples(took, samples);
 }
 
 /* ---- set, maps: a chain of pointers ---- */
@@ -264,15 +244,6 @@ static const struct curve {
     {"maps", maps_point, 1024, 131072, 16384},
 };
 
-static bool wanted(const char *name)
-{
-    size_t n = strlen(name);
-    for (const char *p = only; p; p = strchr(p, ',') ? strchr(p, ',') + 1 : NULL)
-        if (!strncmp(p, name, n) && (p[n] == ',' || p[n] == 0))
-            return true;
-    return !only;
-}
-
 int main(int argc, char **argv)
 {
     for (int i = 1; i < argc; i++) {
@@ -289,7 +260,7 @@ int main(int argc, char **argv)
     setvbuf(stdout, NULL, _IOLBF, 0);
     signal(SIGPIPE, SIG_IGN);
     for (unsigned i = 0; i < sizeof curves / sizeof curves[0]; i++)
-        if (wanted(curves[i].name))
+        if (in_list(only, curves[i].name))
             for (unsigned n = curves[i].first; n <= (quick ? curves[i].quick_last : curves[i].last); n *= 2)
                 curves[i].point(n);
     printf("DONE\n");

@@ -5,12 +5,8 @@
  * A sample lasts about 1 ms (or one operation): short enough that most samples are left alone by the host's scheduler.
  * warm: each piece of work runs that long first, for engines that adapt to what a process does.
  */
+#include "lines.h"
 #include "work.h"
-#include <errno.h>
-#include <stdbool.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <time.h>
 
 #define SAMPLE_TICKS 2500000u
@@ -23,24 +19,7 @@ static unsigned samples = 11, warm_ms;
 void work_die(const char *what)
 {
     fprintf(stderr, "work: %s: %s\n", what, strerror(errno));
-    printf("FAILED %s: %s\n", what, strerror(errno));
-    exit(1);
-}
-
-static uint64_t ticks(void)
-{
-    uint32_t lo, hi;
-    __asm__ volatile("lfence; rdtsc; lfence" : "=a"(lo), "=d"(hi) : : "memory");
-    return (uint64_t)hi << 32 | lo;
-}
-
-static bool wanted(const char *name)
-{
-    size_t n = strlen(name);
-    for (const char *p = only; p; p = strchr(p, ',') ? strchr(p, ',') + 1 : NULL)
-        if (!strncmp(p, name, n) && (p[n] == ',' || p[n] == 0))
-            return true;
-    return !only;
+    fail(what);
 }
 
 static struct timespec clock_now(void)
@@ -91,9 +70,7 @@ static void measure(const struct work *w)
     if (w->close)
         w->close();
     printf("BENCH %s %llx %llx", w->name, (unsigned long long)check, (unsigned long long)n);
-    for (unsigned i = 0; i < samples; i++)
-        printf(" %llx", (unsigned long long)took[i]);
-    printf("\n");
+    print_samples(took, samples);
 }
 
 int main(int argc, char **argv)
@@ -122,7 +99,7 @@ int main(int argc, char **argv)
     const struct work *const lists[] = {user_works, system_works, process_works, network_works};
     for (unsigned k = 0; k < 4; k++)
         for (const struct work *w = lists[k]; w->name; w++)
-            if (wanted(w->name))
+            if (in_list(only, w->name))
                 measure(w);
     printf("DONE\n");
     return 0;
