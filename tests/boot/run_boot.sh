@@ -12,6 +12,8 @@
 set -uo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
+me=run_boot
+. "$here/boot_lib.sh"
 [ $# -ge 1 ] || { sed -n '4,10s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 arch=$1 engine=("$root/build/release/ringdown") append='' limit=300 memory=512M kernel='' script='' vmlinux=0 modules=()
 shift
@@ -59,31 +61,15 @@ echo 'int main(void) { return 0; }' >"$work/try.c"
 gcc -m32 -static -o "$work/try" "$work/try.c" 2>"$work/try.log" || skip "gcc cannot build static 32-bit programs (package gcc-multilib)"
 "$here/mkinitramfs" -o "$work/initrd.gz" -a "$user" -b -e "${script:-$here/guest/boot-script}" ${extra[@]+"${extra[@]}"} || skip "cannot build the initramfs"
 
-begun=$(date +%s)
-timeout --foreground -k 5 "$limit" "${engine[@]}" -m "$memory" -display none -monitor none -serial "file:$work/console" \
-    -serial stdio -no-reboot -kernel "$kernel" -initrd "$work/initrd.gz" -append "console=ttyS0 panic=-1 quiet $append" "$@" \
-    </dev/null >"$work/out" 2>"$work/err"
-status=$?
-took=$(($(date +%s) - begun))
-cat "$work/out"
-
-bad=0
-problem() { echo "run_boot: $*"; bad=1; }
-[ $status = 124 ] || [ $status = 137 ] && problem "timed out after $limit s"
-[ $status = 0 ] || problem "the engine's exit status is $status: $(tail -n 3 "$work/err" | tr '\n' ' ')"
-grep -aq 'reboot: \(Power down\|Restarting system\)' "$work/console" 2>/dev/null || problem "no clean power-off"
-grep -aq 'rd-exec: exit status 0' "$work/console" 2>/dev/null || problem "the script in the guest failed or did not end"
+boot_guest "$@"
+check_end 0
 if [ -z "$script" ]; then
     sed '/^BOOT-TESTS DONE/d' "$work/out" | sort >"$work/got"
+    expected=$here/expected/${arch#cloud-}
     if [ "${RD_BOOT_REBASE:-0}" = 1 ]; then
-        cp "$work/got" "$here/expected/${arch#cloud-}"
+        cp "$work/got" "$expected"
     fi
-    sort "$here/expected/${arch#cloud-}" | diff - "$work/got" >"$work/diff" ||
-        problem "lines differ from tests/boot/expected/${arch#cloud-}: $(grep '^[<>]' "$work/diff" | head -n 20)"
+    sort "$expected" >"$work/want"
+    check_lines "$work/want" "$work/got" "tests/boot/expected/${arch#cloud-}"
 fi
-if [ $bad = 1 ]; then
-    echo "run_boot: the guest's last words:"
-    tail -n 15 "$work/console" 2>/dev/null | cut -c1-160
-    exit 1
-fi
-echo "run_boot: $arch under $(basename "${engine[0]}"): as expected, $took s"
+verdict

@@ -14,6 +14,8 @@ here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
 boot=$here/../boot
 built=$root/build/user
+me=run_user
+. "$boot/boot_lib.sh"
 [ $# -ge 1 ] || { sed -n '4,12s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 arch=$1 engine=("$root/build/release/ringdown") limit=300 memory=512M script=$here/guest/user-script programs=() files=() expect='' watch=() reference=0
 shift
@@ -61,20 +63,9 @@ for program in "${programs[@]}"; do
 done
 "$boot/mkinitramfs" -o "$work/initrd.gz" -a "$user" ${files[@]+"${files[@]}"} -e "$script" || skip "cannot build the initramfs"
 
-begun=$(date +%s)
-timeout --foreground -k 5 "$limit" ${watch[@]+"${watch[@]}"} "${engine[@]}" -m "$memory" -display none -monitor none \
-    -serial "file:$work/console" -serial stdio -no-reboot -kernel "${found#* }/vmlinuz" -initrd "$work/initrd.gz" \
-    -append "console=ttyS0 panic=-1 quiet" "$@" </dev/null >"$work/out" 2>"$work/err"
-status=$?
-took=$(($(date +%s) - begun))
-cat "$work/out"
-
-bad=0
-problem() { echo "run_user: $*"; bad=1; }
-[ $status = 124 ] || [ $status = 137 ] && problem "timed out after $limit s"
-[ $status = 0 ] || problem "exit status $status: $(tail -n 5 "$work/err" | tr '\n' ' ')"
-grep -aq 'reboot: \(Power down\|Restarting system\)' "$work/console" 2>/dev/null || problem "no clean power-off"
-grep -aq "rd-exec: exit status [0$reference]" "$work/console" 2>/dev/null || problem "the script in the guest failed or did not end"
+kernel=${found#* }/vmlinuz append=''
+boot_guest "$@"
+check_end "[0$reference]"
 if [ -n "$expect" ]; then
     # TCG is no reference for expected/qemu-differs: it has other bugs there (INT1, exceptions of SSE, segment limits, null
     # selectors, system calls of 32-bit code in 64-bit processes: the host passes all of these).
@@ -85,12 +76,7 @@ if [ -n "$expect" ]; then
     if [ "${RD_BOOT_REBASE:-0}" = 1 ]; then
         cp "$work/got" "$expect"
     fi
-    names "$expect" | diff - "$work/got" >"$work/diff" ||
-        problem "lines differ from $(basename "$expect"): $(grep '^[<>]' "$work/diff" | head -n 20)"
+    names "$expect" >"$work/want"
+    check_lines "$work/want" "$work/got" "$(basename "$expect")"
 fi
-if [ $bad = 1 ]; then
-    echo "run_user: the guest's last words:"
-    tail -n 15 "$work/console" 2>/dev/null | cut -c1-160
-    exit 1
-fi
-echo "run_user: $arch under $(basename "${engine[0]}"): as expected, $took s"
+verdict
