@@ -92,6 +92,8 @@ static inline uint32_t cpu_block_mode(uint32_t key, uint64_t rip)
 }
 static inline bool cpu_long_mode(const struct cpu *c) { return c->efer & EFER_LMA; }
 static inline bool cpu_code64(const struct cpu *c) { return (c->efer & EFER_LMA) && (c->seg[S_CS].attr & SEG_L); }
+/* Bytes of an entry of the page tables in use (SDM 3A 4.3, 4.4). */
+static inline unsigned cpu_pte_bytes(const struct cpu *c) { return c->cr4 & CR4_PAE ? 8 : 4; }
 static inline bool cpu_protected(const struct cpu *c) { return c->cr0 & CR0_PE; }
 static inline bool cpu_vm86(const struct cpu *c) { return c->eflags_sys & EFLAGS_VM; }
 /* Real-address or virtual-8086 mode: selectors are paragraph numbers. */

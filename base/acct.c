@@ -1,7 +1,9 @@
 /* base/acct.c - see acct.h. */
 #define _GNU_SOURCE
 #include "base/acct.h"
+#include "base/clock.h"
 #include "base/err.h"
+#include "base/rng.h"
 #include <inttypes.h>
 #include <signal.h>
 #include <string.h>
@@ -24,14 +26,6 @@ static const enum how hows[] = {
 #undef ACCT
 };
 
-static uint64_t clock_ns(clockid_t id)
-{
-    struct timespec t;
-    clock_gettime(id, &t);
-    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-uint64_t acct_now_ns(void) { return clock_ns(CLOCK_MONOTONIC); }
-
 /* ---- the sampler ---- */
 
 /* Whatever passed since the last sample counts for what is seen now, also when the host let this thread wait. The interval varies,
@@ -41,11 +35,10 @@ static void *sampler(void *arg)
     struct acct *a = arg;
     uint64_t last = a->start_ns, lcg = last | 1;
     while (!a->quit) {
-        lcg = lcg * 6364136223846793005ull + 1442695040888963407ull; /* Knuth's MMIX */
-        struct timespec t = {0, PERIOD_NS / 2 + (long)((lcg >> 33) % PERIOD_NS)};
+        struct timespec t = {0, PERIOD_NS / 2 + (long)(rng_small(&lcg) % PERIOD_NS)};
         clock_nanosleep(CLOCK_MONOTONIC, 0, &t, NULL);
         uint32_t state = a->state, kind = state >> 8;
-        uint64_t now = acct_now_ns();
+        uint64_t now = clock_now_ns();
         a->sampled_ns[(state & 0xff) % ACCT_CLASSES] += now - last;
         if ((state & 0xff) == ACCT_callout && kind < ACCT_KINDS)
             a->kind_ns[kind] += now - last;
@@ -58,7 +51,7 @@ static void *sampler(void *arg)
 int acct_start(struct acct *a, uint64_t start_ns)
 {
     sigset_t all, old;
-    uint64_t now = acct_now_ns();
+    uint64_t now = clock_now_ns();
     a->start_ns = now;
     a->start_tsc = __builtin_ia32_rdtsc();
     sigfillset(&all);
@@ -126,7 +119,7 @@ void acct_stop(struct acct *a)
     a->quit = true;
     pthread_join(a->thread, NULL);
     a->on = false;
-    uint64_t before = a->wall_ns, during = acct_now_ns() - a->start_ns;
+    uint64_t before = a->wall_ns, during = clock_now_ns() - a->start_ns;
     uint64_t ticks = __builtin_ia32_rdtsc() - a->start_tsc;
     a->ticks[ACCT_setup] += (uint64_t)((double)before * (double)ticks / (double)during);
     a->wall_ns = before + during;

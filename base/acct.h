@@ -78,7 +78,6 @@ static inline void acct_setup_done(struct acct *a, uint32_t state)
     a->state = state;
 }
 
-uint64_t acct_now_ns(void);
 /* Starts the sampler, called by the thread to be watched; the run began at start_ns. 0 or -RD_E_HOST. */
 int acct_start(struct acct *a, uint64_t start_ns);
 /* Ends it, and measures what delivering a signal costs here. Idempotent. */

@@ -1,7 +1,7 @@
 #include "base/rng.h"
 #include "base/check.h"
+#include "base/clock.h"
 #include <stdlib.h>
-#include <time.h>
 #include <unistd.h>
 
 /* SplitMix64: spreads any seed, zero included, over the whole state. */
@@ -29,9 +29,7 @@ uint64_t rng_pick_seed(void)
     const char *env = getenv("RD_SEED");
     if (env && *env)
         return strtoull(env, NULL, 0);
-    struct timespec t;
-    clock_gettime(CLOCK_REALTIME, &t);
-    uint64_t x = (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec + ((uint64_t)getpid() << 40);
+    uint64_t x = clock_ns(CLOCK_REALTIME) + ((uint64_t)getpid() << 40);
     return splitmix(&x);
 }
 

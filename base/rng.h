@@ -21,4 +21,11 @@ uint64_t rng_next(struct rng *r);
 uint64_t rng_below(struct rng *r, uint64_t n);
 /* True once in n calls on the average; never if n is 0. */
 bool rng_once_in(struct rng *r, uint64_t n);
+
+/* For nofpu code and threads of their own: Knuth's MMIX, 31 good bits. Any state will do. */
+static inline uint32_t rng_small(uint64_t *state)
+{
+    *state = *state * 6364136223846793005ull + 1442695040888963407ull;
+    return (uint32_t)(*state >> 33);
+}
 #endif

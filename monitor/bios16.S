@@ -40,24 +40,20 @@ extended_kib: /* from 1 MiB up, as far as 16 bits count */
 e820_table:
     .fill E820_BYTES * E820_ENTRIES
 
-/* -- ways back -- */
+/* -- ways back: with a bit of the caller's FLAGS changed, or with them as they are -- */
+.macro answer op, bits
+    pushw %bp
+    movw %sp, %bp
+    \op $\bits, 6(%bp)
+    popw %bp
+    iretw
+.endm
 failed: /* CF = 1 */
-    pushw %bp
-    movw %sp, %bp
-    orb $0x01, 6(%bp)
-    popw %bp
-    iretw
+    answer orb, 0x01
 done: /* CF = 0 */
-    pushw %bp
-    movw %sp, %bp
-    andb $0xfe, 6(%bp)
-    popw %bp
-    iretw
+    answer andb, 0xfe
 is_zero: /* ZF = 1 */
-    pushw %bp
-    movw %sp, %bp
-    orb $0x40, 6(%bp)
-    popw %bp
+    answer orb, 0x40
 ignore:
     iretw
 

@@ -157,10 +157,9 @@ int vcpu_pio(struct vcpu *v, uint16_t port, unsigned size, bool is_write, uint32
             __builtin_memcpy(val, v->priv->io_data, 4);
         return 0;
     }
-    fpu_leave_for_ops(v);
-    uint32_t before = acct_enter(&v->stats->acct, ACCT_device);
+    uint32_t before = ops_begin(v);
     bool done = v->ops && v->ops->pio && v->ops->pio(v->opaque, port, size, is_write, val) == VM_IO_DONE;
-    acct_enter(&v->stats->acct, before);
+    ops_end(v, before);
     if (done)
         return 0;
     return ask(v, VM_EXIT_IO, port, size, is_write, (const uint8_t *)val);
@@ -174,10 +173,9 @@ int vcpu_mmio(struct vcpu *v, uint64_t gpa, unsigned size, bool is_write, uint8_
             data[i] = v->priv->io_data[i];
         return 0;
     }
-    fpu_leave_for_ops(v);
-    uint32_t before = acct_enter(&v->stats->acct, ACCT_device);
+    uint32_t before = ops_begin(v);
     bool done = v->ops && v->ops->mmio && v->ops->mmio(v->opaque, gpa, size, is_write, data) == VM_IO_DONE;
-    acct_enter(&v->stats->acct, before);
+    ops_end(v, before);
     if (done)
         return 0;
     return ask(v, VM_EXIT_MMIO, gpa, size, is_write, data);

@@ -1,9 +1,9 @@
 /* monitor/direct.c - see direct.h. */
 #include "monitor/direct_int.h"
+#include "base/clock.h"
 #include "base/err.h"
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 /* Promotion: user time spent translated and how long it ran between two kernel entries, in TSC ticks. Demotion: time of the world
  * per turn, which includes what entering and leaving costs it (about 2.5 us). Setting a world up costs milliseconds, a turn
@@ -108,11 +108,10 @@ static void evict(struct direct *d)
 static bool root_is_empty(struct vcpu *v, const struct space *s)
 {
     bool lma = cpu_long_mode(&v->c), pae = !lma && (v->c.cr4 & CR4_PAE);
-    unsigned n = lma ? 256 : pae ? 4 : 1024, bytes = lma || pae ? 8 : 4;
+    /* PAE: the last gigabyte is the kernel's wherever it has a part of its own. */
+    unsigned n = lma ? 256 : pae ? 3 : 1024, bytes = cpu_pte_bytes(&v->c);
     uint64_t want = pae ? PTE_P : PTE_P | PTE_U;
     const uint8_t *p = gpmem_ptr(v->mem, s->cr3);
-    if (pae) /* the last gigabyte is the kernel's wherever it has a part of its own */
-        n = 3;
     for (unsigned i = n; p && i-- > 0;) {
         uint64_t e = bytes == 8 ? *(const volatile uint64_t *)(p + 8 * i) : *(const volatile uint32_t *)(p + 4 * i);
         if ((e & want) == want)
@@ -200,17 +199,7 @@ void direct_account(struct vcpu *v, uint64_t ticks)
 static uint64_t world_ns(const struct space *s)
 {
     clockid_t id;
-    struct timespec t;
-    if (clock_getcpuclockid(uw_pid(s->world), &id) || clock_gettime(id, &t))
-        return 0;
-    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
-static uint64_t wall_ns(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+    return clock_getcpuclockid(uw_pid(s->world), &id) ? 0 : clock_ns(id);
 }
 
 /* Direct code came back after ns. Not worth it: coming back too often, or waiting for the hand-offs for longer than the code ran, as
@@ -404,12 +393,12 @@ enum direct_result direct_run(struct vcpu *v)
     struct acct_span span = acct_begin(&v->stats->acct, ACCT_host_call);
     int rc = uw_flush(s->world);
     acct_end(&v->stats->acct, &span, ACCT_host_call);
-    uint64_t start = wall_ns();
+    uint64_t start = clock_now_ns();
     uint32_t before = acct_enter(&v->stats->acct, ACCT_direct_user);
     rc = rc ? rc : uw_run(s->world, &u, &e);
     acct_enter(&v->stats->acct, before);
     v->stats->acct.count[ACCT_world_switch]++;
-    uint64_t ns = wall_ns() - start;
+    uint64_t ns = clock_now_ns() - start;
     __atomic_store_n(&d->running, NULL, __ATOMIC_SEQ_CST);
     v->stats->uw_runs++;
     if (rc) { /* did not run: the host refused mappings, and the world is empty or dead */
@@ -451,9 +440,8 @@ void direct_kick(struct vcpu *v)
 
 unsigned direct_worlds(const struct direct *d, int *pid, unsigned max)
 {
-    unsigned n = 0;
-    for (unsigned i = 0; i < SPACES && n < max; i++)
-        if (d->space[i].world)
-            pid[n++] = uw_pid(d->space[i].world);
+    unsigned n = d->n_live < max ? d->n_live : max;
+    for (unsigned i = 0; i < n; i++)
+        pid[i] = uw_pid(d->live[i]->world);
     return n;
 }

@@ -109,11 +109,9 @@ static void unmap_chunk(struct space *s, struct chunk *c)
     c->pages = 0;
 }
 
-static unsigned pte_bytes(const struct vcpu *v) { return v->c.cr4 & CR4_PAE ? 8 : 4; }
-
 static uint64_t read_pte(const struct vcpu *v, uint64_t table, uint64_t lin)
 {
-    unsigned n = pte_bytes(v);
+    unsigned n = cpu_pte_bytes(&v->c);
     uint64_t index = lin >> PAGE_SHIFT & (n == 8 ? 511 : 1023);
     const uint8_t *p = gpmem_ptr(v->mem, table + index * n);
     return !p ? 0 : n == 8 ? *(const volatile uint64_t *)p : *(const volatile uint32_t *)p;

@@ -45,4 +45,11 @@ static inline void fpu_leave_for_ops(struct vcpu *v)
     if (!v->ops || !v->ops->nofpu)
         fpu_leave(v);
 }
+/* The same on the account of time: what ops_begin returns goes to ops_end. */
+static inline uint32_t ops_begin(struct vcpu *v)
+{
+    fpu_leave_for_ops(v);
+    return acct_enter(&v->stats->acct, ACCT_device);
+}
+static inline void ops_end(struct vcpu *v, uint32_t before) { acct_enter(&v->stats->acct, before); }
 #endif

@@ -131,7 +131,7 @@ static unsigned span_how(enum span_op what)
 
 static int span_access(struct vcpu *v, struct sys_op op, uint32_t off, uint32_t n, enum span_op what, uint8_t *buf)
 {
-    uint64_t lin, mask = op.asize == 8 ? ~0ull : op.asize == 4 ? 0xffffffffull : 0xffffull;
+    uint64_t lin, mask = addr_mask(op.asize);
     int err = mem_linear(v, op.seg, (v->ea + off) & mask, n, span_how(what), &lin);
     if (err)
         return err;
@@ -146,7 +146,7 @@ static int span_access(struct vcpu *v, struct sys_op op, uint32_t off, uint32_t 
 /* In one piece if that is possible. */
 static int span_do(struct vcpu *v, struct sys_op op, struct span s, enum span_op what, uint8_t *area)
 {
-    uint64_t lin, mask = op.asize == 8 ? ~0ull : op.asize == 4 ? 0xffffffffull : 0xffffull, at = (v->ea + s.off) & mask;
+    uint64_t lin, mask = addr_mask(op.asize), at = (v->ea + s.off) & mask;
     bool whole = at + s.n - 1 <= mask && at + s.n > at;
     if (whole && !mem_linear(v, op.seg, at, s.n, span_how(what), &lin))
         return span_access(v, op, s.off, s.n, what, area + s.off);

@@ -133,7 +133,7 @@ int sys_call_mem(struct vcpu *v, struct sys_op op)
 int sys_xlat(struct vcpu *v, struct sys_op op)
 {
     struct cpu *c = &v->c;
-    uint64_t mask = op.asize == 8 ? ~0ull : op.asize == 4 ? 0xffffffffull : 0xffffull, lin, val;
+    uint64_t mask = addr_mask(op.asize), lin, val;
     int err = mem_linear(v, op.seg, (c->gpr[R_RBX] + (uint8_t)c->gpr[R_RAX]) & mask, 1, MEM_R, &lin);
     if (!err)
         err = mem_read_u(v, lin, 1, MEM_R, &val);
@@ -235,7 +235,7 @@ static const uint8_t *mmx_reg(const struct vcpu *v, unsigned n)
 /* One 8-byte half of the destination: whatever the mask, all of it is checked (SDM 2B leaves that open; measured). */
 static int maskmov_probe(struct vcpu *v, struct sys_op op, unsigned half, uint64_t *lin)
 {
-    uint64_t mask = op.asize == 8 ? ~0ull : op.asize == 4 ? 0xffffffffull : 0xffffull;
+    uint64_t mask = addr_mask(op.asize);
     int err = mem_linear(v, op.seg, (v->c.gpr[R_RDI] + 8 * half) & mask, 8, MEM_W, lin);
     return err ? err : mem_probe(v, *lin, 8, MEM_W);
 }

@@ -8,6 +8,7 @@
  */
 #define _GNU_SOURCE
 #include "monitor/machine.h"
+#include "base/clock.h"
 #include "base/err.h"
 #include "base/log.h"
 #include "devices/term.h"
@@ -302,7 +303,7 @@ int machine_main(const struct cmdline *c)
         return 1;
     }
     m->c = c;
-    m->start_ns = acct_now_ns();
+    m->start_ns = clock_now_ns();
     catch_signals(m);
     int status = machine_make(m);
     if (!status) {

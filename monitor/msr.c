@@ -270,11 +270,10 @@ static uint64_t *cpu_field(struct vcpu *v, const struct msr_desc *d) { return (u
 static int unknown(struct vcpu *v, uint32_t msr, bool write, uint64_t *val)
 {
     int r = 1;
-    fpu_leave_for_ops(v);
-    uint32_t before = acct_enter(&v->stats->acct, ACCT_device);
+    uint32_t before = ops_begin(v);
     if (v->ops && (write ? v->ops->wrmsr != NULL : v->ops->rdmsr != NULL))
         r = write ? v->ops->wrmsr(v->opaque, msr, *val) : v->ops->rdmsr(v->opaque, msr, val);
-    acct_enter(&v->stats->acct, before);
+    ops_end(v, before);
     if (r == 0)
         return 0;
     if (log_on(UNIMP))

@@ -83,13 +83,11 @@ void pttrace_flush(struct vcpu *v, bool global_too)
             untrace(v, i);
 }
 
-static unsigned entry_bytes(const struct vcpu *v) { return v->c.cr4 & CR4_PAE ? 8 : 4; }
-
 static void note(struct vcpu *v, uint64_t gpa, uint64_t lin, unsigned shift, bool keep)
 {
     struct pttrace *p = v->pttrace;
     struct table *t = find(p, gpa);
-    lin &= ~(((uint64_t)PAGE_SIZE / entry_bytes(v) << shift) - 1);
+    lin &= ~(((uint64_t)PAGE_SIZE / cpu_pte_bytes(&v->c) << shift) - 1);
     if (t) {
         t->keep |= keep;
         t->many |= t->lin != lin || t->shift != shift;
@@ -110,7 +108,7 @@ void pttrace_note(struct vcpu *v, uint64_t lin, const struct pt_result *r)
 {
     if (!v->pttrace || !r->n_tables)
         return;
-    unsigned shift = (unsigned)__builtin_ctzll(r->page_bytes), bits = entry_bytes(v) == 8 ? 9 : 10;
+    unsigned shift = (unsigned)__builtin_ctzll(r->page_bytes), bits = cpu_pte_bytes(&v->c) == 8 ? 9 : 10;
     /* The root goes with its address space, whatever its entries lead to: it is found again at the next walk. */
     for (unsigned k = r->n_tables; k-- > 0; shift += bits)
         note(v, r->table_gpa[k], lin, shift, r->global && k);
@@ -133,7 +131,7 @@ void pttrace_written(struct vcpu *v, uint64_t gpa, unsigned bytes)
     if (!t)
         return;
     v->stats->trap_pt_writes++;
-    unsigned size = entry_bytes(v), first = (gpa & 0xfff) / size, last = ((gpa & 0xfff) + bytes - 1) / size,
+    unsigned size = cpu_pte_bytes(&v->c), first = (gpa & 0xfff) / size, last = ((gpa & 0xfff) + bytes - 1) / size,
              shift = t->shift;
     uint64_t lin = t->lin;
     if (t->many || shift > 22) {

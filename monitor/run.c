@@ -15,13 +15,18 @@
 /* What one step of the loop says. */
 enum step { STEP_GO_ON, STEP_OUT };
 
+/* How the last block was left is of no use: nothing is chained to it. */
+static void forget_exit(struct vcpu *v)
+{
+    v->priv->link_from = NULL;
+    v->priv->want_jc = false;
+}
+
 /* Makes a rare path common (-accel bt,force-exit=N): the block is left at its end. */
 static void force_exit(struct vcpu *v, struct cc_block *b)
 {
     struct vcpu_priv *p = v->priv;
-    p->force_lcg =
-        p->force_lcg * 6364136223846793005ull + 1442695040888963407ull; /* Knuth's MMIX; rng.c is not nofpu */
-    if ((p->force_lcg >> 33) % v->vm->cfg.force_exit == 0)
+    if (rng_small(&p->force_lcg) % v->vm->cfg.force_exit == 0)
         cc_kick(p->cc, b, 0);
 }
 
@@ -198,8 +203,7 @@ static int run_block(struct vcpu *v, uint32_t mode, int *err)
         vcpu_jc_check(v, mode);
     struct cc_block *b = vcpu_block(v, mode, err);
     if (!b) {
-        p->link_from = NULL;
-        p->want_jc = false;
+        forget_exit(v);
         return -1;
     }
     if (p->link_from || p->want_jc)
@@ -258,8 +262,7 @@ static enum step after_tc(struct vcpu *v, int code)
     if (!p->deferred_out)
         return s;
     p->deferred_out = false;
-    p->link_from = NULL;
-    p->want_jc = false;
+    forget_exit(v);
     return STEP_OUT;
 }
 
@@ -277,9 +280,7 @@ static void note_site(struct vcpu *v, void (*note)(struct vcpu *, uint64_t))
 static enum step run_apart(struct vcpu *v, uint32_t mode)
 {
     int err;
-    struct vcpu_priv *p = v->priv;
-    p->link_from = NULL;
-    p->want_jc = false;
+    forget_exit(v);
     struct cc_block *b = vcpu_block(v, mode, &err);
     if (!b)
         return error_step(v, err);
@@ -290,8 +291,7 @@ static enum step run_apart(struct vcpu *v, uint32_t mode)
         return STEP_OUT;
     }
     enum step s = after_tc(v, code);
-    p->link_from = NULL;
-    p->want_jc = false;
+    forget_exit(v);
     return s;
 }
 
@@ -352,8 +352,7 @@ static enum step single_step(struct vcpu *v)
     int err;
     int code = run_block(v, c->key | CPU_KEY_STEP, &err);
     enum step s = code < 0 ? error_step(v, err) : after_tc(v, code);
-    v->priv->link_from = NULL;
-    v->priv->want_jc = false;
+    forget_exit(v);
     if (s == STEP_OUT || v->stats->exceptions != before)
         return s;
     if (user && c->cpl < 3 && !(c->eflags_sys & EFLAGS_TF)) /* SYSCALL that masks TF does not trap */
@@ -398,10 +397,9 @@ static int acknowledge(struct vcpu *v)
     }
     if (!(v->event_pending & EV_INTR) || !v->ops || !v->ops->intr_ack)
         return -1;
-    fpu_leave_for_ops(v);
-    uint32_t before = acct_enter(&v->stats->acct, ACCT_device);
+    uint32_t before = ops_begin(v);
     int vector = v->ops->intr_ack(v->opaque);
-    acct_enter(&v->stats->acct, before);
+    ops_end(v, before);
     return vector;
 }
 
@@ -466,8 +464,7 @@ static enum step user_step(struct vcpu *v)
 {
     struct vcpu_priv *p = v->priv;
     if (direct_wanted(v)) {
-        p->link_from = NULL;
-        p->want_jc = false;
+        forget_exit(v);
         fpu_leave(v);
         acct_enter(&v->stats->acct, ACCT_world_switch);
         enum direct_result result = direct_run(v);
@@ -505,8 +502,7 @@ static enum step step(struct vcpu *v)
     if (v->c.shadow)
         return single_step(v);
     if (vcpu_deliverable(v)) {
-        p->link_from = NULL;
-        p->want_jc = false;
+        forget_exit(v);
         return events(v);
     }
     if (v->halted)
@@ -528,8 +524,7 @@ enum vm_exit_reason vcpu_run(struct vcpu *v)
         v->exit.reason = VM_EXIT_INTERNAL;
         return VM_EXIT_INTERNAL;
     }
-    v->priv->link_from = NULL;
-    v->priv->want_jc = false;
+    forget_exit(v);
     while (step(v) == STEP_GO_ON)
         if (v->priv->check.on && selfcheck_due(v)) {
             fpu_leave(v);

@@ -31,7 +31,7 @@ int rm_write(struct vcpu *v, struct sys_op op, unsigned n, uint64_t val)
 int far_pointer(struct vcpu *v, struct sys_op op, uint16_t *sel, uint64_t *off)
 {
     unsigned n = op.opsize;
-    uint64_t lin, val = 0, mask = op.asize == 8 ? ~0ull : op.asize == 4 ? 0xffffffffull : 0xffffull;
+    uint64_t lin, val = 0, mask = addr_mask(op.asize);
     int rc = mem_linear(v, op.seg, v->ea, n, MEM_R, &lin);
     if (!rc)
         rc = mem_read_u(v, lin, n, MEM_R, off);

@@ -11,13 +11,7 @@ struct walker {
     enum audit_where where;
 };
 
-static bool once_in(struct vcpu *v, unsigned n)
-{
-    struct vcpu_priv *p = v->priv;
-    p->check.lcg =
-        p->check.lcg * 6364136223846793005ull + 1442695040888963407ull; /* Knuth's MMIX; rng.c is not nofpu */
-    return (p->check.lcg >> 33) % n == 0;
-}
+static bool once_in(struct vcpu *v, unsigned n) { return rng_small(&v->priv->check.lcg) % n == 0; }
 
 /* Guest physical address of a host pointer into guest memory; all ones if it is none. */
 static uint64_t gpa_of(const struct vcpu *v, const uint8_t *host)

@@ -89,27 +89,32 @@ int site_align(struct vcpu *v, uint64_t desc, uint64_t addr, unsigned size)
     return addr & (size - 1) ? sys_fault_err(v, EXC_GP, 0) : 0;
 }
 
+/* The page is translated: fills s2. False: not a page that generated code may access by itself. */
+static bool fill_site(struct vcpu *v, uint64_t desc, uint64_t lin, uint64_t gpa, const uint8_t *host)
+{
+    bool write = site_how(desc) & (MEM_W | MEM_RW);
+    if (!host || (write && (*gpmem_page_flags(v->mem, gpa) & GP_TRACED_MASK)) || mem_page_watched(v, lin))
+        return false;
+    v->stats->site_fill++;
+    *site_reg(v, XL_SITE_S2(desc), desc) = (uint64_t)(uintptr_t)host - *site_reg(v, XL_SITE_S1(desc), desc);
+    return true;
+}
+
 /* A group of sites (translator/xl_group.c): the whole range or nothing. */
 static int group_miss(struct vcpu *v, uint64_t ret_pc, uint64_t desc)
 {
-    uint64_t lin, gpa, *s1 = site_reg(v, XL_SITE_S1(desc), desc);
-    unsigned size = (unsigned)v->op_imm, how = site_how(desc);
+    uint64_t lin, gpa, addr = *site_reg(v, XL_SITE_S1(desc), desc);
+    unsigned size = (unsigned)v->op_imm;
     uint8_t *host;
-    if (site_linear(v, desc, *s1, size, &lin) || (lin & 0xfff) + size > PAGE_SIZE ||
-        mem_translate(v, lin, how, &gpa, &host) || !host)
-        return site_leave(v, ret_pc, TC_EXIT_ALONE);
-    if (((how & (MEM_W | MEM_RW)) && (*gpmem_page_flags(v->mem, gpa) & GP_TRACED_MASK)) || mem_page_watched(v, lin))
-        return site_leave(v, ret_pc, TC_EXIT_ALONE);
-    v->stats->site_fill++;
-    *site_reg(v, XL_SITE_S2(desc), desc) = (uint64_t)(uintptr_t)host - *s1;
-    return 0;
+    bool there = !site_linear(v, desc, addr, size, &lin) && (lin & 0xfff) + size <= PAGE_SIZE &&
+                 !mem_translate(v, lin, site_how(desc), &gpa, &host);
+    return there && fill_site(v, desc, lin, gpa, host) ? 0 : site_leave(v, ret_pc, TC_EXIT_ALONE);
 }
 
 static int site_miss(struct vcpu *v, uint64_t ret_pc)
 {
-    uint64_t desc = v->site, lin, gpa;
-    unsigned size = XL_SITE_SIZE(desc), how = site_how(desc);
-    uint64_t *s1 = site_reg(v, XL_SITE_S1(desc), desc);
+    uint64_t desc = v->site, lin, gpa, addr = *site_reg(v, XL_SITE_S1(desc), desc);
+    unsigned size = XL_SITE_SIZE(desc);
     uint8_t *host;
     v->stats->site_slow++;
     if (!size)
@@ -117,19 +122,14 @@ static int site_miss(struct vcpu *v, uint64_t ret_pc)
     /* A masked access that is not possible as a whole may be so without what is masked off, some instructions do something
      * before they fault, and some access memory word by word: the careful path knows. */
     int on_fault = desc & (XL_SITE_MASKED | XL_SITE_LATE | XL_SITE_X87ENV) ? TC_EXIT_CAREFUL : TC_EXIT_FAULT;
-    if (site_align(v, desc, *s1, size) || site_linear(v, desc, *s1, size, &lin))
+    if (site_align(v, desc, addr, size) || site_linear(v, desc, addr, size, &lin))
         return site_leave(v, ret_pc, on_fault);
     /* The window site itself goes no further when its segment check fails: expand-down segments come here. */
     if ((desc & XL_SITE_DIRECT) || (lin & 0xfff) + size > PAGE_SIZE)
         return site_leave(v, ret_pc, TC_EXIT_CAREFUL);
-    if (mem_translate(v, lin, how, &gpa, &host))
+    if (mem_translate(v, lin, site_how(desc), &gpa, &host))
         return site_leave(v, ret_pc, on_fault);
-    uint8_t *flags = gpmem_page_flags(v->mem, gpa);
-    if (!host || ((how & (MEM_W | MEM_RW)) && (*flags & GP_TRACED_MASK)) || mem_page_watched(v, lin))
-        return site_leave(v, ret_pc, TC_EXIT_CAREFUL);
-    v->stats->site_fill++;
-    *site_reg(v, XL_SITE_S2(desc), desc) = (uint64_t)(uintptr_t)host - *s1;
-    return 0;
+    return fill_site(v, desc, lin, gpa, host) ? 0 : site_leave(v, ret_pc, TC_EXIT_CAREFUL);
 }
 
 int tc_site_miss(struct vcpu *v, uint64_t ret_pc)

@@ -430,7 +430,7 @@ int sys_string(struct vcpu *v, struct sys_op op)
 {
     struct cpu *c = &v->c;
     struct str s = {.v = v, .op = op, .size = op.opsize, .down = c->df_flag, .eq = !(op.flags & SYS_F_REPNE)};
-    s.mask = op.asize == 8 ? ~0ull : op.asize == 4 ? 0xffffffffull : 0xffffull;
+    s.mask = addr_mask(op.asize);
     s.port = (uint16_t)c->gpr[R_RDX];
     uint64_t left = repeats(op) ? c->gpr[R_RCX] & s.mask : 1, done = 0;
     int err = 0;

@@ -42,6 +42,9 @@ static inline void gpr_write(struct cpu *c, unsigned r, unsigned size, unsigned 
         *g = (*g & ~0xffull) | (val & 0xff);
 }
 
+/* What an address of so many bytes (2, 4, 8) keeps of a sum. */
+static inline uint64_t addr_mask(unsigned asize) { return asize == 8 ? ~0ull : asize == 4 ? 0xffffffffull : 0xffffull; }
+
 /* -- the ModRM operand: register op.rm, or n bytes of memory at op.seg : v->ea -- */
 int rm_read(struct vcpu *v, struct sys_op op, unsigned n, uint64_t *val);
 int rm_write(struct vcpu *v, struct sys_op op, unsigned n, uint64_t val);

@@ -177,7 +177,7 @@ static bool open_vsib(struct vcpu *v, const struct insn *n, struct vsib *s)
     s->count = s->width / (s->is > s->es ? s->is : s->es);
     s->data = reg_id(vector_operand(n)->reg.value);
     s->seg = segment_of(s->mem->mem.segment);
-    s->amask = n->i.address_width == 64 ? ~0ull : n->i.address_width == 32 ? 0xffffffffull : 0xffffull;
+    s->amask = addr_mask(n->i.address_width / 8u);
     s->base = (uint64_t)s->mem->mem.disp.value;
     if (s->mem->mem.base != ZYDIS_REGISTER_NONE)
         s->base += v->c.gpr[reg_id(s->mem->mem.base) & 15];

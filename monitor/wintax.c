@@ -4,9 +4,9 @@
  * The tax, time spent on such faults, is compared with the CPU time that passes. A guest for which it is too high several times in a
  * row gets no more window sites, and those there are become soft as they fault on pages that are not global. Until reset.
  */
+#include "base/clock.h"
 #include "monitor/vm_int.h"
 #include "shadowmmu/hostcall.h"
-#include <time.h>
 
 #define FAULT_NS 12000u /* what a hidden fault with its share of the flush costs (bench/run, ctx-switch) */
 #define FLUSHES 128u    /* between two looks at the clock, which is a system call */
@@ -20,7 +20,7 @@ static uint64_t cpu_ns(void)
 {
     struct timespec t = {0};
     hostcall6(SYS_clock_gettime, CLOCK_THREAD_CPUTIME_ID, (int64_t)(uintptr_t)&t, 0, 0, 0, 0);
-    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+    return clock_ns_of(&t);
 }
 
 /* A flush of what is not global. */

@@ -219,7 +219,6 @@ bool uw_switch(struct uworld *w);
 /* Waits until *word is no longer val (or a spurious end) for 100 ms at most. */
 void uw_futex_wait(void *word, uint32_t val);
 void uw_futex_wake(void *word);
-uint64_t uw_now_ns(void);
 /* uworld_pool.c: whether the world's process still lives; if not, it is marked so. */
 bool uw_alive(struct uworld *w);
 void uw_kill(struct uworld *w);

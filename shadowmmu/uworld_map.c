@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include "shadowmmu/uworld_int.h"
 #include "base/check.h"
+#include "base/clock.h"
 #include "base/err.h"
 #include <asm/ldt.h>
 #include <errno.h>
@@ -41,7 +42,7 @@ static bool wait_performed(struct uworld *w)
         atomic_store(&h->mapper_wait, 0);
         if (performed(w))
             break;
-        uint64_t now = uw_now_ns();
+        uint64_t now = clock_now_ns();
         end = end ? end : now + MAPPER_LIMIT_NS;
         if (!uw_alive(w) || now > end)
             return false;

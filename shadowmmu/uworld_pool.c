@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include "shadowmmu/uworld_int.h"
 #include "arch/x86_arch.h"
+#include "base/clock.h"
 #include "base/err.h"
 #include <asm/prctl.h>
 #include <cpuid.h>
@@ -137,9 +138,9 @@ static void request(struct uw_pool *p, struct uworld *w)
 /* Waits for a word of a starting process to become non-zero, or equal to want if that is given. */
 static bool poll_word(struct uw_pool *p, _Atomic uint32_t *word, uint32_t want, pid_t pid)
 {
-    uint64_t end = uw_now_ns() + POLL_LIMIT_NS;
+    uint64_t end = clock_now_ns() + POLL_LIMIT_NS;
     while (*word != want) {
-        if (has_ended(p, pid) || uw_now_ns() > end)
+        if (has_ended(p, pid) || clock_now_ns() > end)
             return false;
         doze();
     }
@@ -253,9 +254,9 @@ static int finish_start(struct uw_pool *p)
     if (!p->frame_addr) {
         /* Out of its sleep, into the handler. */
         syscall(SYS_tgkill, w->pid, w->pid, UW_SIG_KICK);
-        uint64_t end = uw_now_ns() + POLL_LIMIT_NS;
+        uint64_t end = clock_now_ns() + POLL_LIMIT_NS;
         while (!w->mb->frame) {
-            if (!uw_alive(w) || uw_now_ns() > end)
+            if (!uw_alive(w) || clock_now_ns() > end)
                 goto fail;
             doze();
         }
@@ -398,7 +399,7 @@ static bool cpuid_can_fault(const struct uw_config *cfg)
 /* Zygote, first world, trial. */
 static int bring_up(struct uw_pool *p, const char **why)
 {
-    uint64_t ns = uw_now_ns(), tsc = uw_tsc();
+    uint64_t ns = clock_now_ns(), tsc = uw_tsc();
     set_spin(p, 2000);
     p->cpuid_faults = cpuid_can_fault(&p->cfg);
     p->cfg.fault_cpuid = p->cpuid_faults;
@@ -420,7 +421,7 @@ static int bring_up(struct uw_pool *p, const char **why)
         *why = why_ended(p);
         return err;
     }
-    ns = uw_now_ns() - ns;
+    ns = clock_now_ns() - ns;
     set_spin(p, (uw_tsc() - tsc) * 1000 / (ns ? ns : 1));
     while (spares(p) < p->cfg.spare && !p->starting)
         start_one(p);

@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include "shadowmmu/uworld_int.h"
 #include "arch/x86_arch.h"
+#include "base/clock.h"
 #include "base/err.h"
 #include <errno.h>
 #include <linux/audit.h>
@@ -27,13 +28,6 @@ void uw_futex_wait(void *word, uint32_t val)
     syscall(SYS_futex, word, FUTEX_WAIT, val, &slice, NULL, 0);
 }
 void uw_futex_wake(void *word) { syscall(SYS_futex, word, FUTEX_WAKE, 1, NULL, NULL, 0); }
-
-uint64_t uw_now_ns(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000ull + (uint64_t)t.tv_nsec;
-}
 
 /* Whether to spin for the other side. Spinning that failed (it takes too long, or wants the CPU that we spin on) is tried again
  * after twice as many waits as the last time, up to 64: so it costs little where it does not pay, and returns where it does. */
@@ -70,7 +64,7 @@ static bool wait_asleep(struct uworld *w)
             return false;
         if (!atomic_load(&w->kick))
             continue;
-        uint64_t now = uw_now_ns();
+        uint64_t now = clock_now_ns();
         kicked_at = kicked_at ? kicked_at : now;
         if (now - kicked_at > KICK_LIMIT_NS) {
             uw_kill(w);

@@ -1,4 +1,5 @@
 #include "base/acct.h"
+#include "base/clock.h"
 #include <criterion/criterion.h>
 #include <stdio.h>
 #include <string.h>
@@ -8,7 +9,7 @@ static const char *kind_name(unsigned kind) { return kind == 7 ? "seven" : "othe
 
 static void burn(uint64_t ns)
 {
-    for (uint64_t end = acct_now_ns() + ns; acct_now_ns() < end;)
+    for (uint64_t end = clock_now_ns() + ns; clock_now_ns() < end;)
         ;
 }
 
@@ -50,7 +51,7 @@ Test(acct, nothing_is_stamped_when_it_is_off)
 /* A made-up run: a third computing (sampled), a third in callouts (sampled), a third idle (timed). */
 static void made_up_run(struct acct *a)
 {
-    cr_assert_eq(acct_start(a, acct_now_ns()), 0);
+    cr_assert_eq(acct_start(a, clock_now_ns()), 0);
     acct_setup_done(a, ACCT_tc_window);
     for (unsigned i = 0; i < 40; i++) {
         burn(8000000);
@@ -67,9 +68,9 @@ static void made_up_run(struct acct *a)
 Test(acct, classes_add_up_to_the_wall_time)
 {
     static struct acct a;
-    uint64_t sum = 0, start = acct_now_ns();
+    uint64_t sum = 0, start = clock_now_ns();
     made_up_run(&a);
-    double wall = (double)(acct_now_ns() - start);
+    double wall = (double)(clock_now_ns() - start);
     for (unsigned c = 0; c < ACCT_CLASSES; c++)
         sum += acct_ns(&a, c);
     cr_assert_float_eq((double)a.wall_ns / wall, 1.0, 0.02);

@@ -1,5 +1,6 @@
 /* User worlds: registers, FPU state, every kind of event, mappings, kicks, 32-bit code, recycling, processes left over. */
 #define _GNU_SOURCE
+#include "base/clock.h"
 #include "arch/x86_arch.h"
 #include "base/err.h"
 #include "shadowmmu/uworld.h"
@@ -522,16 +523,10 @@ Test(uw, last_page_and_low_pages)
 
 /* ---- kicks ---- */
 
-static uint64_t ns(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
-}
 static uint64_t kicked_at;
 static void on_alarm(int sig)
 {
-    kicked_at = ns();
+    kicked_at = clock_now_ns();
     uw_kick(w);
 }
 
@@ -545,7 +540,7 @@ Test(uw, kick_ends_an_endless_loop_soon)
         uint64_t before = s.gpr[R_RAX];
         ualarm(5000, 0);
         run();
-        uint64_t took = ns() - kicked_at;
+        uint64_t took = clock_now_ns() - kicked_at;
         best = took < best ? took : best;
         cr_assert_eq(ev.kind, UW_KICK);
         progress += s.gpr[R_RAX] - before;
