@@ -784,23 +784,9 @@ static void cpuid(uint32_t leaf, uint32_t r[4])
     __asm__ volatile("cpuid" : "=a"(r[0]), "=b"(r[1]), "=c"(r[2]), "=d"(r[3]) : "a"(leaf), "c"(0));
 }
 
-static void set_up(void)
-{
-    uint32_t r[4];
-    cpuid(0x40000000, r);
-    is_tcg = r[1] == 0x54474354;
-    cpuid(0x80000008, r);
-    reserved = (0xfffffffffffffull << (r[0] & 0xff)) & 0xfffffffffffffull & ~0xfffull;
-    for (unsigned i = 0; i < N_FRAMES; i++)
-        fill_page(frame(i), i);
-    for (unsigned i = 0; i < 64; i++)
-        fill_page(TABLES + i * 4096, i);
-    for (uint32_t p = BIG; p < BIG_END; p += 4096)
-        fill_page(p, p >> 12);
-    memcpy((void *)(word)USER_PAGE, user_code, sizeof user_code);
-    memset((void *)(word)USER_TABLES, 0, 4 * 4096);
-    write_cr4(read_cr4() | 0x600);
 #ifdef __x86_64__
+static void map_upper_half(void)
+{
     /* The guest's own pages are the supervisor's; the upper half has them once more. */
     for (unsigned i = 0; i < 2048; i++)
         rt_pd[i] &= ~(uint64_t)U;
@@ -811,6 +797,10 @@ static void set_up(void)
     memset((void *)high, 0, 4096);
     high[510] = rt_pdpt[0], high[511] = rt_pdpt[1];
     rt_pml4[511] = (word)high | P | W;
+}
+
+static void choose_regions(void)
+{
     /* Two page directories' worth of upper half, one of lower half: regions in each. */
     for (unsigned k = 0; k < 3; k++) {
         word base = k == 2 ? 0x100000000000ul : 0xffff900000000000ul + k * 0x40000000ul;
@@ -831,20 +821,17 @@ static void set_up(void)
             pde[k * 32 + i] = (volatile entry *)(word)pd + slot;
         }
     }
+}
+
+static void set_up_tables(void)
+{
+    map_upper_half();
+    choose_regions();
+}
 #else
-    memset((void *)TOP, 0, 4096);
-#if LEVELS == 3
-    volatile uint64_t *pd = (volatile uint64_t *)0x1110000;
-    memset((void *)pd, 0, 4 * 4096);
-    for (unsigned i = 0; i < 4; i++)
-        ((volatile uint64_t *)TOP)[i] = (0x1110000 + (i == 0 ? 0 : i == 3 ? 3 : i) * 4096) | P;
-    upper[n_upper++] = 0x1111000; /* 1 and 2 are neighbours: the tests' */
-    upper[n_upper++] = 0x1112000;
-    volatile entry *first = (volatile entry *)0x1111000;
-#else
-    volatile entry *pd = (volatile entry *)TOP;
-    volatile entry *first = pd + (0x40000000u >> 22);
-#endif
+/* The guest itself, its devices, and the user page. */
+static void map_own(volatile entry *pd)
+{
     for (word lin = 0; lin < 0x10000000u; lin += LARGE)
         pd[lin >> LARGE_SHIFT] = lin | P | W | PS;
     volatile entry *devices = pd + (0xfec00000u >> LARGE_SHIFT);
@@ -854,15 +841,57 @@ static void set_up(void)
     volatile entry *pt = (volatile entry *)USER_TABLES;
     pd[USER_LIN >> LARGE_SHIFT] = (word)pt | P | W | U;
     pt[(USER_LIN >> 12) & (PER_TABLE - 1)] = USER_PAGE | P | W | U;
+}
+
+static void choose_regions(volatile entry *first)
+{
     for (unsigned i = 0; i < REGIONS; i++) {
         unsigned slot = i < 8 ? i : (i * 61 + 17) % (0x80000000u >> LARGE_SHIFT);
         lin_of[i] = 0x40000000u + (word)slot * LARGE;
         pde[i] = first + slot;
     }
+}
+
+static void set_up_tables(void)
+{
+    memset((void *)TOP, 0, 4096);
+#if LEVELS == 3
+    volatile uint64_t *pd = (volatile uint64_t *)0x1110000;
+    memset((void *)pd, 0, 4 * 4096);
+    for (unsigned i = 0; i < 4; i++)
+        ((volatile uint64_t *)TOP)[i] = (0x1110000 + i * 4096) | P;
+    upper[n_upper++] = 0x1111000; /* 1 and 2 are neighbours: the tests' */
+    upper[n_upper++] = 0x1112000;
+    volatile entry *first = (volatile entry *)0x1111000;
+#else
+    volatile entry *pd = (volatile entry *)TOP;
+    volatile entry *first = pd + (0x40000000u >> 22);
+#endif
+    map_own(pd);
+    choose_regions(first);
     write_cr4(read_cr4() | 0x10 | (LEVELS == 3 ? 0x20 : 0));
     write_cr3(TOP);
     write_cr0(read_cr0() | 0x80000000);
+}
 #endif
+
+static void set_up(void)
+{
+    uint32_t r[4];
+    cpuid(0x40000000, r);
+    is_tcg = r[1] == 0x54474354;
+    cpuid(0x80000008, r);
+    reserved = (0xfffffffffffffull << (r[0] & 0xff)) & 0xfffffffffffffull & ~0xfffull;
+    for (unsigned i = 0; i < N_FRAMES; i++)
+        fill_page(frame(i), i);
+    for (unsigned i = 0; i < 64; i++)
+        fill_page(TABLES + i * 4096, i);
+    for (uint32_t p = BIG; p < BIG_END; p += 4096)
+        fill_page(p, p >> 12);
+    memcpy((void *)(word)USER_PAGE, user_code, sizeof user_code);
+    memset((void *)(word)USER_TABLES, 0, 4 * 4096);
+    write_cr4(read_cr4() | 0x600);
+    set_up_tables();
     if (LEVELS > 2) {
         wrmsr(0xc0000080, rdmsr(0xc0000080) | 0x800);
         nxe = true;
