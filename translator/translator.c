@@ -33,6 +33,11 @@ int xl_create(struct xl **out, const struct xl_layout *layout, const struct xl_c
     struct xl *x = calloc(1, sizeof *x);
     if (!x)
         return -RD_E_NOMEM;
+    x->memo = xl_memo_create();
+    if (!x->memo) {
+        free(x);
+        return -RD_E_NOMEM;
+    }
     x->l = layout;
     x->cpu = *cpu;
     init_decoder(&x->dec64, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64, cpu);
@@ -43,7 +48,12 @@ int xl_create(struct xl **out, const struct xl_layout *layout, const struct xl_c
     return 0;
 }
 
-void xl_destroy(struct xl *x) { free(x); }
+void xl_destroy(struct xl *x)
+{
+    if (x)
+        xl_memo_destroy(x->memo);
+    free(x);
+}
 
 static void emit_one(struct xl *x, struct xl_insn *n)
 {

@@ -269,6 +269,10 @@ enum xl_status xl_decode(struct xl *x, struct xl_insn *n, unsigned off)
     n->strategy = x->in->window ? XL_SITE_WINDOW : XL_SITE_SOFT;
     n->alone = false;
     n->group = 0;
+    struct xl_form f = {0, 0};
+    bool memo = have >= 15 && !x->in->trap;
+    if (memo && xl_recall(x, n, &f))
+        return XL_OK;
     ZyanStatus s = decode_bytes(x, &ctx, n, have);
     if (s == ZYDIS_STATUS_NO_MORE_DATA)
         return have >= 15 ? XL_TOO_LONG : XL_NEED_NEXT;
@@ -292,5 +296,7 @@ enum xl_status xl_decode(struct xl *x, struct xl_insn *n, unsigned off)
     xl_classify(x, n);
     if (x->in->trap)
         xl_trap_class(x, n);
+    if (memo)
+        xl_remember(x, n, &f);
     return XL_OK;
 }

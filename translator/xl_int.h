@@ -14,21 +14,23 @@
 #define XL_LOOKED_AT 3u
 
 struct xl_insn {
+    /* -- the same wherever the instruction stands; xl_memo.c copies this, and as many operands as there are -- */
+    uint16_t use;    /* general registers read or written */
+    uint16_t wronly; /* ... of which completely overwritten and not read */
+    uint16_t regs;   /* ... of which are operands themselves, not just parts of an address */
+    int8_t mem;      /* index of the explicit memory operand that is accessed, or -1 */
+    uint8_t how;     /* XL_READ.. of the memory operand */
+    bool high_byte;  /* names AH, CH, DH or BH: no REX prefix possible */
+    uint8_t cls;     /* enum xl_class */
+    uint8_t act;     /* enum xl_act */
+    uint8_t sys;     /* SYS_OP_* when act is XL_ACT_SYS */
+    bool ends;       /* ends the TU */
     ZydisDecodedInstruction i;
     ZydisDecodedOperand op[ZYDIS_MAX_OPERAND_COUNT];
+    /* -- of this one -- */
     const uint8_t *bytes;
     uint8_t raw[16];
     uint16_t off;     /* from the TU's start */
-    uint16_t use;     /* general registers read or written */
-    uint16_t wronly;  /* ... of which completely overwritten and not read */
-    uint16_t regs;    /* ... of which are operands themselves, not just parts of an address */
-    int8_t mem;       /* index of the explicit memory operand that is accessed, or -1 */
-    uint8_t how;      /* XL_READ.. of the memory operand */
-    bool high_byte;   /* names AH, CH, DH or BH: no REX prefix possible */
-    uint8_t cls;      /* enum xl_class */
-    uint8_t act;      /* enum xl_act */
-    uint8_t sys;      /* SYS_OP_* when act is XL_ACT_SYS */
-    bool ends;        /* ends the TU */
     uint8_t strategy; /* enum xl_strategy of its memory sites */
     bool alone;       /* must not lead a group of sites */
     uint8_t group;    /* number of its site's group + 1; 0 = none */
@@ -54,6 +56,8 @@ enum xl_act {
     XL_ACT_PUSH_M,
     XL_ACT_POP_R,
     XL_ACT_LEAVE,
+    XL_ACT_LAST_ALIKE =
+        XL_ACT_LEAVE, /* up to here classification does not ask for the privilege or the vCPU's layout */
     XL_ACT_PUSHF,
     XL_ACT_CLI,
     XL_ACT_STI,
@@ -75,8 +79,15 @@ struct xl_group {
     int64_t lo, hi;
 };
 
+/* What xl_memo.c goes by: the bytes up to displacement or immediate, zeros behind them; their number << 32 | bits of the key. */
+struct xl_form {
+    uint64_t form, mode; /* mode 0: a form that is not remembered */
+};
+struct xl_memo;
+
 struct xl {
     const struct xl_layout *l;
+    struct xl_memo *memo;
     struct xl_cpu cpu;
     ZydisDecoder dec64, dec32, dec16, dec_real;
     struct emit *hot, *cold;
@@ -142,6 +153,11 @@ unsigned xl_operand_bytes(const ZydisDecodedOperand *o);
 void xl_note_operands(struct xl_insn *n);
 /* xl_decode.c */
 enum xl_status xl_decode(struct xl *x, struct xl_insn *n, unsigned off);
+/* xl_memo.c */
+struct xl_memo *xl_memo_create(void);
+void xl_memo_destroy(struct xl_memo *m);
+bool xl_recall(struct xl *x, struct xl_insn *n, struct xl_form *f);
+void xl_remember(struct xl *x, const struct xl_insn *n, const struct xl_form *f);
 /* xl_classify.c */
 void xl_classify(struct xl *x, struct xl_insn *n);
 /* xl_feature.c: does the guest's CPU have the instruction? */
