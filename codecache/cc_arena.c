@@ -76,6 +76,8 @@ out_free:
 
 static void empty_sector(struct codecache *cc, struct cc_sector *s)
 {
+    if (s->n && cc->evicting)
+        cc->evicting(cc->opaque);
     for (unsigned i = 0; i < s->n; i++) {
         if (!s->block[i]->dead)
             cc->stats->evicted++;
@@ -208,9 +210,11 @@ void cc_flush(struct codecache *cc)
     cc->stats->tc_flushes++;
 }
 
-void cc_set_drop_hook(struct codecache *cc, void (*dropped)(void *opaque, struct cc_block *b), void *opaque)
+void cc_set_hooks(struct codecache *cc, void (*dropped)(void *opaque, struct cc_block *b),
+                  void (*evicting)(void *opaque), void *opaque)
 {
     cc->dropped = dropped;
+    cc->evicting = evicting;
     cc->opaque = opaque;
 }
 

@@ -56,6 +56,7 @@ struct codecache {
     struct cc_kicked kicked[CC_MAX_KICKED];
     unsigned n_kicked;
     void (*dropped)(void *opaque, struct cc_block *b);
+    void (*evicting)(void *opaque);
     void *opaque;
 };
 

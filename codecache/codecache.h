@@ -78,7 +78,9 @@ const struct ccf_point *cc_find_point(const struct cc_block *b, uint64_t pc);
  * before (the jump cache must forget it). */
 unsigned cc_invalidate(struct codecache *cc, uint64_t phys, uint64_t bytes);
 bool cc_page_has_code(const struct codecache *cc, uint64_t phys);
-void cc_set_drop_hook(struct codecache *cc, void (*dropped)(void *opaque, struct cc_block *b), void *opaque);
+/* evicting(opaque) is called before blocks are evicted: the last time that cc_find knows their addresses. Either may be NULL. */
+void cc_set_hooks(struct codecache *cc, void (*dropped)(void *opaque, struct cc_block *b),
+                  void (*evicting)(void *opaque), void *opaque);
 /* The mapping of a linear page (or, ~0, of all) changed: undo links across pages that rely on it. */
 void cc_unlink_cross(struct codecache *cc, uint64_t page_lin);
 void cc_flush(struct codecache *cc);

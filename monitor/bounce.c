@@ -170,6 +170,37 @@ static int bounce_whole(struct vcpu *v, struct bounce *b, uint8_t **at)
     return is_pure_write(b) ? mem_probe(v, lin, b->size, b->how) : mem_read(v, lin, *at, b->size, b->how);
 }
 
+static bool stores_env(const struct bounce *b) { return xl_site_stores_env(b->desc, b->size, XL_SITE_HOW(b->desc)); }
+
+/* Afterwards may be too late: FNSAVE clears them. */
+static void env_pointers(struct vcpu *v, struct bounce *b)
+{
+    fpu_own_pointers(v);
+    fpu_image_own(v, XCR0_X87);
+    b->fip = *(uint64_t *)(v->xsave + FPU_FIP);
+    b->fdp = *(uint64_t *)(v->xsave + FPU_FDP);
+}
+
+/* The host has stored its own pointers in protected mode's format, 16 or 32 bits wide (SDM 1 figures 8-9 to 8-12). CS and DS are
+ * zero on CPUs that do not keep them, and those of others would be the host's. */
+static void env_fix(struct vcpu *v, struct bounce *b)
+{
+    bool real = cpu_real_selectors(&v->c);
+    if (x87_word(b) == 2) {
+        uint16_t *w = (uint16_t *)b->buf;
+        w[3] = (uint16_t)b->fip;
+        w[4] = real ? (uint16_t)(b->fip >> 4 & 0xf000) : 0;
+        w[5] = (uint16_t)b->fdp;
+        w[6] = real ? (uint16_t)(b->fdp >> 4 & 0xf000) : 0;
+        return;
+    }
+    uint32_t *d = (uint32_t *)b->buf, opcode = d[4] >> 16 & 0x7ff;
+    d[3] = real ? 0xffff0000u | (uint16_t)b->fip : (uint32_t)b->fip;
+    d[4] = real ? (uint32_t)(b->fip >> 4 & 0xffff000) | opcode : opcode << 16;
+    d[5] = real ? 0xffff0000u | (uint16_t)b->fdp : (uint32_t)b->fdp;
+    d[6] = real ? (uint32_t)(b->fdp >> 4 & 0xffff000) : 0xffff0000u;
+}
+
 static int prepare(struct vcpu *v, uint64_t ret_pc, struct bounce *b, uint8_t **at)
 {
     *at = b->buf;
@@ -180,6 +211,8 @@ static int prepare(struct vcpu *v, uint64_t ret_pc, struct bounce *b, uint8_t **
             fpu_leave(v);
         return 0;
     }
+    if (stores_env(b))
+        env_pointers(v, b);
     if (b->desc & XL_SITE_X87ENV)
         return bounce_x87(v, b);
     return b->whole ? bounce_whole(v, b, at) : bounce_masked(v, b);
@@ -269,6 +302,8 @@ static int site_post(struct vcpu *v, uint64_t ret_pc)
     if (!b->write || x87_did_not_store(v, b))
         return 0;
     b->write = false;
+    if (stores_env(b))
+        env_fix(v, b);
     int err = bounce_out(v, b);
     if (err == SYS_FAULT) { /* XL_SITE_LATE only: of the others everything has been checked before */
         tc_recover(v, ret_pc);

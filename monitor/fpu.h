@@ -15,6 +15,8 @@
 #define FPU_FCW 0
 #define FPU_FSW 2
 #define FPU_FTW 4
+#define FPU_FIP 8
+#define FPU_FDP 16
 #define FPU_MXCSR 24
 #define FPU_ST 32   /* ST0..ST7, 16 bytes each */
 #define FPU_XMM 160 /* XMM0..15 */
@@ -30,6 +32,8 @@ void fpu_destroy(struct vcpu *v);
 void fpu_reset(struct vcpu *v);
 /* Makes components (XCR0 bits) explicit: writes initial values where XSTATE_BV says so, sets the bits. After fpu_leave. nofpu. */
 void fpu_image_own(struct vcpu *v, uint64_t components);
+/* The image's x87 pointers become the guest's where they are the host's: those of copied instructions. Calls fpu_leave. nofpu. */
+void fpu_own_pointers(struct vcpu *v);
 /* Pointer to register n's bytes in the image: low 16 of XMM, 16..31 of YMM (n < 16), 32..63 of ZMM (n < 16), all of ZMM16..31,
  * opmask n. NULL if this CPU has no such thing. */
 enum fpu_part { FPU_PART_XMM, FPU_PART_YMM, FPU_PART_ZMM, FPU_PART_ZMM_HIGH, FPU_PART_K };

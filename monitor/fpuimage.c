@@ -99,15 +99,9 @@ size_t fpu_image_get(struct vcpu *v, void *buf, size_t bytes)
     size_t n = v->cpu->xsave_bytes;
     if (bytes < n)
         return n;
-    fpu_leave(v);
+    fpu_own_pointers(v);
     fpu_image_own(v, comps);
     memcpy(buf, v->xsave, n);
-    if (v->fpu_pointers) {
-        uint64_t fip = get64(v->xsave + 8), fdp = get64(v->xsave + 16);
-        v->fpu_pointers(v, &fip, &fdp);
-        memcpy((uint8_t *)buf + 8, &fip, 8);
-        memcpy((uint8_t *)buf + 16, &fdp, 8);
-    }
     /* The host may have components in use that this CPU model does not have. */
     memcpy((uint8_t *)buf + FPU_BV, &comps, 8);
     memset((uint8_t *)buf + 464, 0, 48);

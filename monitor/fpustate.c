@@ -93,6 +93,13 @@ void fpu_image_own(struct vcpu *v, uint64_t components)
     put64(v->xsave + FPU_BV, bv | components);
 }
 
+void fpu_own_pointers(struct vcpu *v)
+{
+    fpu_leave(v);
+    if ((get64(v->xsave + FPU_BV) & XCR0_X87) && v->fpu_pointers)
+        v->fpu_pointers(v, (uint64_t *)(v->xsave + FPU_FIP), (uint64_t *)(v->xsave + FPU_FDP));
+}
+
 /* ---- the guest's memory ---- */
 
 /* Host pointer if all n bytes are plain RAM and contiguous there. Faults are left to the slow way. */

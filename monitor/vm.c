@@ -108,6 +108,8 @@ static void fpu_pointers(struct vcpu *v, uint64_t *fip, uint64_t *fdp)
     *fdp = 0;
 }
 
+static void evicting(void *opaque) { fpu_own_pointers(opaque); }
+
 static struct xl_cpu translator_cpu(const struct cpumodel *m)
 {
     struct xl_cpu c = {.amd = m->amd};
@@ -170,7 +172,7 @@ static int init_vcpu(struct vm *vm, struct vcpu *v)
     rc = cc_create(&p->cc, vm->cfg.tc_bytes ? vm->cfg.tc_bytes : DEFAULT_TC_BYTES, &vm->stats);
     if (rc)
         return rc;
-    cc_set_drop_hook(p->cc, vcpu_drop_block, v);
+    cc_set_hooks(p->cc, vcpu_drop_block, evicting, v);
     rc = make_glue(v);
     struct xl_cpu cpu = translator_cpu(vm->cpu);
     if (!rc)

@@ -95,6 +95,7 @@ struct bounce {
     uint64_t need;       /* otherwise: bytes that the mask leaves (bit i: byte i) */
     unsigned shift;      /* where in buf it starts */
     uint64_t rip;        /* of the instruction, when faults come after it (XL_SITE_LATE) */
+    uint64_t fip, fdp;   /* the guest's x87 pointers, for FNSTENV and FNSAVE */
     uint8_t buf[512 + 64] __attribute__((aligned(64)));
 };
 /* wintax.c */

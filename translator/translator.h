@@ -80,6 +80,11 @@ enum { XL_MASK_NONE, XL_MASK_K, XL_MASK_PACKED, XL_MASK_SIGNS /* of a vector reg
 #define XL_MASK_BITS(m) ((m) >> 16 & 0xff)
 #define XL_MASK_ELEMENTS(m) ((m) >> 24 & 0xff)
 enum { XL_READ, XL_WRITE, XL_RW };
+/* FNSTENV, FNSAVE: the instruction pointer in what they store has to become the guest's, so always a callout. */
+static inline bool xl_site_stores_env(uint64_t flags, unsigned size, unsigned how)
+{
+    return (flags & XL_SITE_X87ENV) && size != 10 && how == XL_WRITE;
+}
 
 /* Instruction classes, for statistics and listings. */
 #define XL_CLASSES(X)                                                                                                  \

@@ -308,7 +308,8 @@ struct xl_site xl_site(struct xl *x, const struct xl_insn *n, const struct xl_ea
                        unsigned avoid, unsigned flags)
 {
     struct xl_site s;
-    bool callout = x->careful || n->strategy == XL_SITE_CALLOUT || (x->in->key & CPU_KEY_AC) || size > 127;
+    bool callout = x->careful || n->strategy == XL_SITE_CALLOUT || (x->in->key & CPU_KEY_AC) || size > 127 ||
+                   xl_site_stores_env(flags, size, how);
     xl_unspill(x, n->use & ~(unsigned)n->wronly & ~avoid);
     avoid |= BIT(R_RCX) | BIT(R_RSP);
     unsigned dead = n->wronly & ~avoid & 0xffff; /* its old value is wanted only if the access faults */

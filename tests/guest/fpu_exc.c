@@ -57,10 +57,36 @@ static void state(void)
     rt_printf("fnstenv: cw %04x sw %04x tw %04x\n", env.cw & 0xffff, env.sw & 0xffff, env.tw & 0xffff);
     __asm__ volatile("fninit\n fld1\n fldpi\n fxsave %0\n fninit" : "=m"(area) : : "memory");
     rt_printf("fxsave: cw %02x%02x sw %02x%02x tag %02x\n", area[1], area[0], area[3], area[2], area[4]);
-    __asm__ volatile("fxrstor %0\n" : : "m"(area));
+    static uint8_t first[512] __attribute__((aligned(16)));
+    memcpy(first, area, sizeof first);
+    /* Instruction pointers are the guest's, in every form (SDM 1 8.1.8, figures 8-9 and 8-11). */
+    uint32_t want, fx[2];
+    static struct {
+        uint32_t env[7];
+        uint8_t st[80];
+    } save;
+    static uint16_t env16[7];
+    __asm__ volatile("fninit\n mov $1f, %0\n1: fldl %1\n fnstenv %2" : "=&r"(want), "+m"(two), "=m"(env) : : "memory");
+    rt_printf("fnstenv: instruction pointer %s\n", env.ip == want ? "ok" : "bad");
+    __asm__ volatile("fninit\n mov $1f, %0\n1: fldpi\n fxsave %2\n data16 fnstenv %1\n"
+                     : "=&r"(want), "=m"(env16), "=m"(area)
+                     :
+                     : "memory");
+    rt_printf("16-bit: %s\n", env16[3] == (uint16_t)want && env16[1] == (uint16_t)(7 << 11) ? "ok" : "bad");
+    memcpy(fx, area + 8, 8);
+    rt_printf("fxsave: %s\n", fx[0] == want ? "ok" : "bad");
+    __asm__ volatile("mov $1f, %0\n1: fld1\n fnsave %1\n" : "=&r"(want), "=m"(save) : : "memory");
+    rt_printf("fnsave: %s sw %04x st(1) %02x%02x\n", save.env[3] == want ? "ok" : "bad", save.env[1] & 0xffff,
+              save.st[19], save.st[18]);
+    __asm__ volatile("fnstenv %0\n" : "=m"(env) : : "memory");
+    rt_printf("  and then: cw %04x ip %x\n", env.cw & 0xffff, env.ip);
+    /* What was loaded is what is stored. */
+    save.env[3] = 0x12345678;
+    __asm__ volatile("frstor %1\n fnstenv %0\n fninit" : "=m"(env) : "m"(save) : "memory");
+    rt_printf("frstor: ip %x\n", env.ip);
     uint64_t m;
     uint32_t mm;
-    __asm__ volatile("fistpll %0" : "=m"(m));
+    __asm__ volatile("fxrstor %1\n fistpll %0" : "=m"(m) : "m"(first));
     rt_printf("fxrstor: pi is %llu, ", (unsigned long long)m);
     __asm__ volatile("fistpll %0\n fninit" : "=m"(m));
     rt_printf("one is %llu\n", (unsigned long long)m);
