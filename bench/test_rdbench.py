@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """The runner's own logic: modes, accounts, ratios, steps, resuming."""
 import os
+import struct
 import sys
 import tempfile
 import unittest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 sys.dont_write_bytecode = True
-from rdbench import account, engines, report, scale, store, summary  # noqa: E402
+from rdbench import account, bochs, engines, report, scale, session, store, suites, summary  # noqa: E402
 
 
 def engine(name):
@@ -84,6 +85,52 @@ class Results(unittest.TestCase):
         data = summary.collect([record("linux", "native", "x", [b], rnd=i) for i, b in enumerate((1, 2, 4))]
                                + [record("linux", "window", "x", [a], rnd=i) for i, a in enumerate((2, 6, 100))])
         self.assertEqual(summary.ratio(data["linux"]["x"], "window", "native"), 3)
+
+
+class Goals(unittest.TestCase):
+    def rows(self, ratio_of, names=40):
+        data = summary.collect([record("linux", e, "w%d" % i, [v]) for i in range(names) for e, v in (("tcg", 100), ("auto", 100 * ratio_of(i)))])
+        return {r[2]: r for r in report.target_table(data)[1]}
+
+    def test_whole_suites_have_goals(self):
+        rows = self.rows(lambda i: 0.2)
+        self.assertEqual(rows["geometric mean"][-2:], ["5.00", "yes"])
+        rows = self.rows(lambda i: 1.1 if i == 7 else 0.5)
+        self.assertEqual(rows["each workload (worst: w7)"][-2:], ["1.10", "NO"])
+        self.assertEqual(rows["geometric mean"][-1], "NO")
+
+    def test_a_few_workloads_are_not_a_suite(self):
+        self.assertEqual(self.rows(lambda i: 0.2, 39), {})
+
+
+class Bochs(unittest.TestCase):
+    LOADER = bytes(0x190) + bytes(0x6e) + b"\x55\xaa"
+
+    def lines(self, *texts_and_cpu):
+        return [session.Line(text, 0, int(cpu * 1e9)) for text, cpu in texts_and_cpu]
+
+    def test_samples_are_timed_from_outside(self):
+        out = suites.parse_bench(self.lines(("BEGIN fib", 1), ("END fib", 1.5), ("BEGIN fib", 2), ("END fib", 2.25), ("BENCH fib 7 64 1 1", 3)),
+                                 2e9, "us", 1e6)
+        self.assertEqual((out["fib"].values, out["fib"].check), ([5000.0, 2500.0], "7"))
+        out = suites.parse_bench(self.lines(("BEGIN in", 1), ("END in", 1.5), ("BENCH in 0 64 1", 3)), 2e9, "ticks", 1)
+        self.assertEqual((out["in"].values, out["in"].unit), ([1e7], "cycles"))
+
+    def test_disk_holds_each_piece_where_its_table_says(self):
+        disk = bochs.disk(self.LOADER, 0x100000, (1, 2, 3), [(0x9000, b"x" * 513), (0x200000, b"y")])
+        entry, eax, ebx, esi, *pieces = struct.unpack_from("<10I", disk, bochs.TABLE)
+        self.assertEqual((entry, eax, ebx, esi), (0x100000, 1, 2, 3))
+        self.assertEqual(pieces, [1, 2, 0x9000, 3, 1, 0x200000])
+        self.assertEqual((disk[512:1026], disk[3 * 512:3 * 512 + 2]), (b"x" * 513 + b"\0", b"y\0"))
+        self.assertEqual(len(disk) % (bochs.HEADS * bochs.SPT * bochs.SECTOR), 0)
+        self.assertRaises(ValueError, bochs.disk, self.LOADER, 0, (0, 0, 0), [(0, b"")] * 8)
+        self.assertRaises(ValueError, bochs.disk, b"\xff" * 512, 0, (0, 0, 0), [])
+
+    def test_only_32_bit_elf_is_taken(self):
+        self.assertRaises(ValueError, bochs.elf_pieces, b"\x7fELF\x02" + bytes(100))
+
+    def test_missing_program_is_named(self):
+        self.assertIn("no-such-bochs", bochs.missing("no-such-bochs"))
 
 
 class Steps(unittest.TestCase):

@@ -20,26 +20,28 @@ static void measure(const char *name, nano_op *fn, uint64_t arg, unsigned ops)
 {
     if (!harness_wanted(name))
         return;
-    uint64_t took[MAX_SAMPLES], n = 8, t = 0, again;
+    uint64_t took[MAX_SAMPLES], n = 8, t = 0, again, length = sample_ticks();
     for (;; n *= 2) {
         uint64_t start = ticks();
         call_high((uint64_t)fn + HIGH, n, arg);
         t = ticks() - start;
-        if (t < SAMPLE_TICKS / 4)
+        if (t < length / 4)
             continue;
         /* It may have been disturbed. */
         start = ticks();
         call_high((uint64_t)fn + HIGH, n, arg);
         again = ticks() - start;
         t = again < t ? again : t;
-        if (t >= SAMPLE_TICKS / 4)
+        if (t >= length / 4)
             break;
     }
-    n = n * SAMPLE_TICKS / t + 1;
+    n = n * length / t + 1;
     for (unsigned i = 0; i < harness_samples; i++) {
+        harness_begin(name);
         uint64_t start = ticks();
         call_high((uint64_t)fn + HIGH, n, arg);
         took[i] = ticks() - start;
+        harness_end(name);
     }
     harness_report(name, 0, n * ops, took);
 }
@@ -97,7 +99,7 @@ static void lapic(unsigned reg, uint32_t v) { *(volatile uint32_t *)(HIGH + LAPI
 static void measure_timer(void)
 {
     static uint64_t gaps[MAX_SAMPLES];
-    if (!harness_wanted("timer-irq"))
+    if (!harness_wanted("timer-irq") || harness_outside)
         return;
     lapic(0x3e0, 0xb);
     lapic(0x320, 0x20040);

@@ -49,7 +49,7 @@ static uint32_t *cycle(size_t n)
 
 static void *map(size_t bytes, int prot)
 {
-    void *p = mmap(NULL, bytes, prot, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void *p = mmap(NULL, bytes, prot, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (p == MAP_FAILED)
         fail("mmap");
     madvise(p, bytes, MADV_NOHUGEPAGE);

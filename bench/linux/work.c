@@ -1,20 +1,26 @@
 /* bench/linux/work.c - the benchmarks of a Linux user process: the same static program natively and in guests.
  *
- * usage: work [dir=DIR] [busybox=FILE] [samples=N] [warm=MS] [only=NAME,...]. A line each, numbers hexadecimal:
+ * usage: work [dir=DIR] [busybox=FILE] [samples=N] [warm=MS] [outside=1] [only=NAME,...]. A line each, numbers hexadecimal:
  *     BENCH <name> <result or 0> <operations in each sample> <TSC ticks of each sample>...
  * A sample lasts about 1 ms (or one operation): short enough that most samples are left alone by the host's scheduler.
+ * outside=1: for machines whose TSC is no clock. Samples are longer, and each stands between the lines BEGIN <name> and END <name>,
+ * by which the runner takes the time.
  * warm: each piece of work runs that long first, for engines that adapt to what a process does.
  */
 #include "lines.h"
 #include "work.h"
+#include <termios.h>
 #include <time.h>
 
 #define SAMPLE_TICKS 2500000u
+#define OUTSIDE_TICKS 10000000u
 #define MAX_SAMPLES 64u
 
 const char *work_dir = "/tmp", *work_busybox = "/bin/busybox";
 static const char *only;
 static unsigned samples = 11, warm_ms;
+static uint64_t sample_ticks = SAMPLE_TICKS;
+static bool outside;
 
 void work_die(const char *what)
 {
@@ -45,13 +51,21 @@ static uint64_t calibrate(const struct work *w)
 {
     for (uint64_t n = 1;; n *= 2) {
         uint64_t took = run(w, n);
-        if (took > SAMPLE_TICKS / 4) {
+        if (took > sample_ticks / 4) {
             uint64_t again = run(w, n);
             took = again < took ? again : took;
         }
-        if (took > SAMPLE_TICKS / 4)
-            return n * SAMPLE_TICKS / took + 1;
+        if (took > sample_ticks / 4)
+            return n * sample_ticks / took + 1;
     }
+}
+
+static void mark(const char *what, const struct work *w)
+{
+    if (!outside)
+        return;
+    printf("%s %s\n", what, w->name);
+    tcdrain(1); /* it has left the machine when this returns */
 }
 
 static void measure(const struct work *w)
@@ -65,8 +79,11 @@ static void measure(const struct work *w)
             w->run(n);
         n = calibrate(w);
     }
-    for (unsigned i = 0; i < samples; i++)
+    for (unsigned i = 0; i < samples; i++) {
+        mark("BEGIN", w);
         took[i] = run(w, n);
+        mark("END", w);
+    }
     if (w->close)
         w->close();
     printf("BENCH %s %llx %llx", w->name, (unsigned long long)check, (unsigned long long)n);
@@ -90,15 +107,21 @@ int main(int argc, char **argv)
             only = value;
         else if (!strncmp(argv[i], "warm=", 5))
             warm_ms = (unsigned)atoi(value);
-        else if (!strncmp(argv[i], "samples=", 8))
+        else if (!strncmp(argv[i], "outside=", 8)) {
+            outside = *value == '1';
+            sample_ticks = outside ? OUTSIDE_TICKS : SAMPLE_TICKS;
+        } else if (!strncmp(argv[i], "samples=", 8))
             samples = (unsigned)atoi(value);
     }
     if (samples == 0 || samples > MAX_SAMPLES)
         samples = 11;
     setvbuf(stdout, NULL, _IOLBF, 0);
-    const struct work *const lists[] = {user_works, system_works, process_works, network_works};
-    for (unsigned k = 0; k < 4; k++)
-        for (const struct work *w = lists[k]; w->name; w++)
+    bool has_avx = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    const struct work *const lists[] = {
+        user_works, has_avx ? avx_works : NULL, memory_works, system_works, process_works, switch_works, network_works,
+    };
+    for (unsigned k = 0; k < sizeof lists / sizeof lists[0]; k++)
+        for (const struct work *w = lists[k]; w && w->name; w++)
             if (in_list(only, w->name))
                 measure(w);
     printf("DONE\n");

@@ -10,7 +10,8 @@ struct work {
     void (*close)(void);     /* after the last; may be null */
     uint64_t (*check)(void); /* a result that must be the same everywhere; may be null */
 };
-extern const struct work user_works[], system_works[], process_works[], network_works[];
+extern const struct work user_works[], memory_works[], system_works[], process_works[], switch_works[], network_works[];
+extern const struct work avx_works[]; /* for CPUs with AVX2 and FMA */
 
 extern const char *work_dir;     /* a directory on tmpfs */
 extern const char *work_busybox; /* BusyBox, for shells */

@@ -18,7 +18,7 @@ static struct sockaddr_in address;
 static pid_t peer;
 static char buffer[CHUNK];
 
-/* ---- select on 100 descriptors of which none is ready ---- */
+/* ---- select on 100 descriptors, pipes or TCP connections, of which none is ready ---- */
 
 static int watched[100][2];
 static void select_open(void)
@@ -26,6 +26,21 @@ static void select_open(void)
     for (unsigned i = 0; i < 100; i++)
         if (pipe(watched[i]))
             work_die("pipe");
+}
+static int bound(int type);
+static int connected(int type);
+static void select_tcp_open(void)
+{
+    int s = bound(SOCK_STREAM);
+    if (listen(s, 8))
+        work_die("listen");
+    for (unsigned i = 0; i < 100; i++) {
+        watched[i][0] = connected(SOCK_STREAM);
+        watched[i][1] = accept(s, NULL, NULL);
+        if (watched[i][1] < 0)
+            work_die("accept");
+    }
+    close(s);
 }
 static void select_close(void)
 {
@@ -201,6 +216,7 @@ static void connect_close(void)
 
 const struct work network_works[] = {
     {"select-100", select_100, select_open, select_close, NULL},
+    {"select-tcp-100", select_100, select_tcp_open, select_close, NULL},
     {"pipe-bw-64k", receive_64k, pipe_open, peer_close, NULL},
     {"unix-bw-64k", receive_64k, unix_open, peer_close, NULL},
     {"tcp-bw-64k", receive_64k, tcp_stream_open, tcp_close, NULL},

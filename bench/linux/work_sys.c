@@ -180,17 +180,33 @@ static void file_read(uint64_t n)
     while (n--)
         must(pread(fd, buf, BUF, (off_t)(n & 15) * BUF) == BUF, "pread");
 }
-static void create_unlink(uint64_t n)
+/* One operation = the first read of one page of a mapped file, without the pages around it. */
+static void file_faults(uint64_t n)
+{
+    while (n) {
+        volatile uint8_t *p = mmap(NULL, 16 * BUF, PROT_READ, MAP_SHARED, fd, 0);
+        must(p != MAP_FAILED, "mmap");
+        must(madvise((void *)p, 16 * BUF, MADV_RANDOM) == 0, "madvise");
+        for (size_t i = 0; i < 16 * BUF && n; i += 4096, n--)
+            buf[0] = p[i];
+        munmap((void *)p, 16 * BUF);
+    }
+}
+static void create_files(uint64_t n, size_t bytes)
 {
     char name[256];
     snprintf(name, sizeof name, "%s/bench-file", work_dir);
     while (n--) {
         int f = open(name, O_CREAT | O_EXCL | O_RDWR, 0600);
         must(f >= 0, name);
+        if (bytes)
+            must(write(f, buf, bytes) == (ssize_t)bytes, name);
         close(f);
         unlink(name);
     }
 }
+static void create_unlink(uint64_t n) { create_files(n, 0); }
+static void create_unlink_10k(uint64_t n) { create_files(n, 10240); }
 
 const struct work system_works[] = {
     {"getppid", getppid_loop, NULL, NULL, NULL},
@@ -207,9 +223,11 @@ const struct work system_works[] = {
     {"mmap-64k", map_unmap, NULL, NULL, NULL},
     {"mprotect-64k", protect, NULL, NULL, NULL},
     {"map-file-1m", map_file, file_open, file_close, NULL},
+    {"file-fault", file_faults, file_open, file_close, NULL},
     {"write-tmpfs-64k", file_write, file_open, file_close, NULL},
     {"read-tmpfs-64k", file_read, file_open, file_close, NULL},
     {"read-zero-64k", read_zero, open_zero, close_fd, NULL},
     {"create-unlink", create_unlink, NULL, NULL, NULL},
+    {"create-unlink-10k", create_unlink_10k, NULL, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };

@@ -41,6 +41,42 @@ static double float_sum(uint64_t n)
 static void floating(uint64_t n) { sink += (uint64_t)float_sum(n); }
 static uint64_t float_check(void) { return (uint64_t)(float_sum(3) * 1e6); }
 
+/* The same sums with vectors of 16 and of 32 bytes. The results are exact: small integers. */
+enum { VECTOR_WORDS = 4096 };
+typedef float float4 __attribute__((vector_size(16)));
+typedef float float8 __attribute__((vector_size(32)));
+static float left[VECTOR_WORDS] __attribute__((aligned(64))), right[VECTOR_WORDS] __attribute__((aligned(64)));
+static void vector_open(void)
+{
+    for (int i = 0; i < VECTOR_WORDS; i++) {
+        left[i] = (float)(i % 7);
+        right[i] = (float)(i % 5);
+    }
+}
+#define VECTOR_SUM(name, type, lanes, ...)                                                                             \
+    __VA_ARGS__ static float name(uint64_t n)                                                                          \
+    {                                                                                                                  \
+        float total = 0;                                                                                               \
+        while (n--) {                                                                                                  \
+            type sum = {0}, other = {0};                                                                               \
+            for (int i = 0; i < VECTOR_WORDS; i += 2 * lanes) {                                                        \
+                sum += *(const type *)(left + i) * *(const type *)(right + i);                                         \
+                other += *(const type *)(left + i + lanes) * *(const type *)(right + i + lanes);                       \
+            }                                                                                                          \
+            sum += other;                                                                                              \
+            total = 0;                                                                                                 \
+            for (int i = 0; i < lanes; i++)                                                                            \
+                total += sum[i];                                                                                       \
+        }                                                                                                              \
+        return total;                                                                                                  \
+    }
+VECTOR_SUM(sse_sum, float4, 4)
+VECTOR_SUM(avx_sum, float8, 8, __attribute__((target("avx2,fma"))))
+static void sse(uint64_t n) { sink += (uint64_t)sse_sum(n); }
+static void avx(uint64_t n) { sink += (uint64_t)avx_sum(n); }
+static uint64_t sse_check(void) { return (uint64_t)sse_sum(1); }
+static uint64_t avx_check(void) { return (uint64_t)avx_sum(1); }
+
 static void primes(uint64_t n)
 {
     for (uint64_t k = 0; k < n; k++) {
@@ -168,10 +204,15 @@ static void mallocs(uint64_t n)
 const struct work user_works[] = {
     {"qsort-4000", qsort_ints, NULL, NULL, qsort_check},
     {"float-1000", floating, NULL, NULL, float_check},
+    {"sse", sse, vector_open, NULL, sse_check},
     {"prime-10007", primes, NULL, NULL, NULL},
     {"fib-15", calls, NULL, NULL, NULL},
     {"sha256-block", sha, sha_open, NULL, sha_check},
     {"compress-32k", compressing, compress_open, NULL, compress_once},
     {"malloc", mallocs, NULL, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+const struct work avx_works[] = {
+    {"avx", avx, vector_open, NULL, avx_check},
     {NULL, NULL, NULL, NULL, NULL},
 };

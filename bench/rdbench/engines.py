@@ -3,9 +3,11 @@ import os
 import shutil
 import subprocess
 
+from . import bochs
+
 
 class Engine:
-    """kind: "native" (no machine), "vmm" (QEMU's command line), "uml" (a Linux kernel that is a program)."""
+    """kind: "native" (no machine), "vmm" (QEMU's command line), "uml" (a Linux kernel that is a program), "bochs"."""
 
     def __init__(self, name, what, kind="vmm", program=None, args=()):
         self.name, self.what, self.kind, self.program, self.args = name, what, kind, program, list(args)
@@ -33,7 +35,7 @@ def all_engines(ringdown, qemu):
     ]
 
 
-DEFAULT = ("native", "window", "soft", "direct", "auto", "trap", "tcg", "uml")
+DEFAULT = ("native", "window", "soft", "direct", "auto", "trap", "tcg", "uml", "bochs")
 QUICK = ("native", "window", "auto", "tcg")
 
 
@@ -73,11 +75,11 @@ def probe(engine, guest, root):
         return
     if engine.kind == "uml" and not shutil.which(engine.program):
         engine.program = fetched_uml(root) or engine.program
+    if engine.kind == "bochs":
+        engine.missing = bochs.missing(engine.program)
+        return
     if not engine.program or not shutil.which(engine.program):
         engine.missing = "%s is not there" % (engine.program or engine.name)
-        return
-    if engine.kind == "bochs":
-        engine.missing = "its time stamp counter counts instructions: it cannot time itself as the others do"
         return
     if engine.kind != "vmm":
         return
@@ -101,6 +103,8 @@ def version(engine):
     """One line that says what ran."""
     if engine.kind == "native" or engine.missing:
         return ""
+    if engine.kind == "bochs":
+        return bochs.version(engine.program)
     p = subprocess.run([engine.program, "-version" if engine.kind == "vmm" else "--version"], capture_output=True, text=True,
                        check=False)
     return (p.stdout.splitlines() or [""])[0]

@@ -4,6 +4,7 @@ import os
 import subprocess
 import tempfile
 
+from . import bochs
 from . import engines as eng
 from . import session
 
@@ -35,14 +36,26 @@ class Context:
     def words(self):
         return " ".join(["samples=%d" % self.samples, "warm=%d" % self.warm] + (["only=" + ",".join(self.only)] if self.only else []))
 
+    def outside_words(self, few=None):
+        """For a machine without a clock: few samples, and long ones; of these workloads, unless others are asked for."""
+        only = self.only or few
+        return " ".join(["samples=3", "outside=1"] + (["only=" + ",".join(only)] if only else []))
+
 
 def parse_bench(lines, tsc_hz, unit, scale):
-    """BENCH lines of drive.c, nano.c and work.c. unit and scale: of the cost of one operation in seconds, or in ticks."""
-    started, out = {}, {}
+    """BENCH lines of drive.c, nano.c and work.c. unit and scale: of the cost of one operation in seconds, or in ticks.
+
+    Samples that stand between BEGIN and END lines are timed by those: by the CPU time that the machine used meanwhile.
+    """
+    started, begun, outside, out = {}, {}, {}, {}
     for line in lines:
         words = line.text.split()
         if len(words) >= 2 and words[0] == "START":
             started[words[1]] = line
+        if len(words) == 2 and words[0] == "BEGIN":
+            begun[words[1]] = line.cpu_ns
+        if len(words) == 2 and words[0] == "END":
+            outside.setdefault(words[1], []).append((line.cpu_ns - begun.pop(words[1])) / 1e9)
         if len(words) < 5 or words[0] != "BENCH":
             continue
         name, check, ops = words[1], words[2], int(words[3], 16)
@@ -50,6 +63,10 @@ def parse_bench(lines, tsc_hz, unit, scale):
         if name in started and line.cpu_ns is not None and started[name].cpu_ns is not None:
             # One long sample: its CPU time, which other processes on the host do not add to.
             out[name] = Sample("ms", [(line.cpu_ns - started[name].cpu_ns) / 1e6], check, "CPU time")
+            continue
+        if name in outside:
+            out[name] = Sample("cycles" if unit == "ticks" else unit, [s / ops * (tsc_hz if unit == "ticks" else scale) for s in outside[name]],
+                               check, "CPU time")
             continue
         if unit == "ticks":
             values = [t / ops for t in ticks]
@@ -96,7 +113,7 @@ class Bare:
         pass
 
     def runs_on(self, engine):
-        return engine.kind == "vmm" or (engine.kind == "native" and self.native)
+        return engine.kind in ("vmm", "bochs") or (engine.kind == "native" and self.native)
 
     def run(self, engine, ctx):
         if engine.kind == "native":
@@ -106,23 +123,36 @@ class Bare:
             if "translate" in out:
                 out["translate"].values = []  # nothing is translated; its result counts all the same
             return out, None
+        if engine.kind == "bochs":
+            return self.run_bochs(engine, ctx), None
         args = eng.bare_guest_options(ctx.program(self.guest), ctx.words())
         r = session.run(engine.command(*args, *stats_option(engine, ctx)), self.timeout)
         need(r, "%s under %s" % (self.name, engine.name), 1)
         return parse_bench(r.lines, ctx.tsc_hz, self.unit, self.scale), read_stats(engine, ctx)
+
+    def run_bochs(self, engine, ctx):
+        with open(ctx.program("bochs-loader.bin"), "rb") as loader, open(ctx.program(self.guest), "rb") as guest:
+            disk = bochs.multiboot_disk(loader.read(), guest.read(), ctx.outside_words(), 128)
+        r = session.run(bochs.command(engine.program, ctx.tmp, disk, 128), self.timeout)
+        need(r, "%s under %s" % (self.name, engine.name), 1)
+        return parse_bench(r.lines, ctx.tsc_hz, self.unit, self.scale)
 
 
 class Linux:
     """A stock Debian kernel with a minimal init; the time to init is a workload of its own."""
 
     boot, unit, scale, memory, has_user_code = True, "us", 1e6, "512M", True
+    others = ("native", "uml", "bochs")
+    # Bochs takes a hundred times as long as the CPU: a few of each sort of workload.
+    FEW = ("qsort-4000", "float-1000", "sha256-block", "getppid", "read-1", "stat", "sig-catch", "prot-fault", "page-fault", "create-unlink", "fork-wait",
+           "fork-exec", "pipe-pingpong")
 
     def __init__(self, name, title, arch, timeout=400, work=True):
         self.name, self.title, self.arch, self.timeout, self.work = name, title, arch, timeout, work
         self.kernel = self.initrd = None
 
     def runs_on(self, engine):
-        return engine.kind == "vmm" or (engine.kind in ("native", "uml") and self.work and not self.arch.startswith("i386"))
+        return engine.kind == "vmm" or (engine.kind in self.others and self.work and not self.arch.startswith("i386"))
 
     def native_command(self, ctx, tmpfs):
         return [self.program, "dir=" + tmpfs, "busybox=" + self.busybox] + ctx.words().split()
@@ -152,6 +182,8 @@ class Linux:
             return parse_bench(r.lines, ctx.tsc_hz, self.unit, self.scale), None
         if engine.kind == "uml":
             return self.run_uml(engine, ctx)
+        if engine.kind == "bochs":
+            return self.run_bochs(engine, ctx)
         r = session.run(self.machine(engine, self.memory, self.initrd, self.words(ctx)) + stats_option(engine, ctx), self.timeout)
         need(r, "%s under %s" % (self.name, engine.name), 0)
         return self.results(r, ctx), read_stats(engine, ctx)
@@ -159,6 +191,14 @@ class Linux:
     def machine(self, engine, memory, initrd, words):
         return engine.command("-m", memory, "-display", "none", "-monitor", "none", "-serial", "null", "-serial", "stdio", "-no-reboot",
                               "-kernel", self.kernel, "-initrd", initrd, "-append", "console=ttyS0 panic=-1 quiet -- " + words)
+
+    def run_bochs(self, engine, ctx):
+        words = "console=ttyS0 panic=-1 quiet -- " + ctx.outside_words(self.FEW)
+        with open(ctx.program("bochs-loader.bin"), "rb") as loader, open(self.kernel, "rb") as kernel, open(self.initrd, "rb") as initrd:
+            disk = bochs.linux_disk(loader.read(), kernel.read(), initrd.read(), words, 256)
+        r = session.run(bochs.command(engine.program, ctx.tmp, disk, 256, port=2), 3 * self.timeout)
+        need(r, "%s under %s" % (self.name, engine.name), 1)
+        return self.results(r, ctx), None
 
     def run_uml(self, engine, ctx):
         """A kernel that is a program; its console is its standard output. It ends with status 0 however the guest does."""
@@ -180,7 +220,7 @@ class Linux:
 class Macro(Linux):
     """Jobs of whole programs from Debian packages, in the same guest; one sample of each in a round."""
 
-    boot, unit, scale = False, "ms", 1e3
+    boot, unit, scale, others = False, "ms", 1e3, ("native", "uml")
 
     def __init__(self, name, title, timeout=1800):
         super().__init__(name, title, "amd64", timeout)
@@ -211,7 +251,7 @@ class Macro(Linux):
 class Scale(Linux):
     """Curves; see scale.py. Guest RAM is a curve of its own, of one boot for each point."""
 
-    boot = False
+    boot, others = False, ("native", "uml")
     RAM = (128, 256, 512, 1024, 2048)
 
     def __init__(self, name, title, timeout=1800):

@@ -4,6 +4,7 @@ Within a round the lower quartile of the samples stands for the workload: sample
 shared machine only ever makes them longer. Over the rounds the median counts; a ratio is the median of the ratios of the
 two figures of the same round. Spread: the lowest and the highest round.
 """
+import math
 import statistics
 
 
@@ -98,6 +99,52 @@ class Target:
         return (value, value <= self.limit) if value is not None else None
 
 
+MOST = {"linux": 40, "macro": 7}  # of fewer workloads a goal for a whole suite says nothing
+
+
+class Geometric:
+    """A goal for all workloads of a suite together: the geometric mean of figure(base) / figure(engine) is at least factor."""
+
+    def __init__(self, suite, engine, base, factor, issue):
+        self.suite, self.engine, self.base, self.factor, self.issue = suite, engine, base, factor, issue
+        self.workload = "geometric mean"
+
+    def text(self):
+        return ">= %g x faster than %s" % (self.factor, self.base)
+
+    def measured(self, data):
+        ratios = suite_ratios(data, self.suite, self.engine, self.base)
+        if len(ratios) < MOST[self.suite]:
+            return None
+        value = math.exp(-statistics.mean(math.log(r) for r in ratios.values()))
+        return value, value >= self.factor
+
+
+class Slowest:
+    """A goal for each workload of a suite: ratio(engine, base) <= limit. The one that is furthest from it is named."""
+
+    def __init__(self, suite, engine, base, limit, issue):
+        self.suite, self.engine, self.base, self.limit, self.issue = suite, engine, base, limit, issue
+        self.workload = "each workload"
+
+    def text(self):
+        return "<= %.4g x %s" % (self.limit, self.base)
+
+    def measured(self, data):
+        ratios = suite_ratios(data, self.suite, self.engine, self.base)
+        if len(ratios) < MOST[self.suite]:
+            return None
+        worst = max(ratios, key=ratios.get)
+        self.workload = "each workload (worst: %s)" % worst
+        return ratios[worst], ratios[worst] <= self.limit
+
+
+def suite_ratios(data, suite, engine, base):
+    """{workload: ratio} of those that both engines ran."""
+    every = {name: ratio(measured(figures), engine, base) for name, figures in data.get(suite, {}).items()}
+    return {name: r for name, r in every.items() if r}
+
+
 def targets():
     out = []
 
@@ -122,6 +169,16 @@ def targets():
     add(4, "linux", "window", "tcg", 0.6, "page-fault")
     add(4, "linux", "window", "tcg", 0.7, "fork-wait", "fork-exec")
     add(4, "compute", "window", "native", 1.1, "copy-rep", "copy-loop")
+    # User code at the CPU's speed, once it runs directly.
+    for engine in ("direct", "auto"):
+        add(5, "linux", engine, "native", 1.03, "prime-10007", "qsort-4000", "float-1000", "sse", "avx", "sha256-block", "compress-32k")
+        add(5, "macro", engine, "native", 1.03, "xz", "gzip", "sha256sum")
+    add(5, "linux", "window", "tcg", 0.5, "getppid")
+    add(5, "linux", "direct", None, 4.0, "getppid")  # us
+    for suite in ("linux", "macro"):
+        out.append(Slowest(suite, "auto", "tcg", 1.0, 5))
+    out.append(Geometric("linux", "auto", "tcg", 4.0, 5))
+    add(5, "macro", "auto", "tcg", 0.5, "compile", "script")
     add(6, "nano", "window", "native", 1.0, "callret", plus=40.0)
     add(6, "nano", "window", None, 216.0, "in")
     add(6, "nano", "window", None, 391.0, "ptemod")
