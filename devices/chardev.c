@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static const uint64_t FLUSH_NS = 200000; /* well below what a person or a prompt-waiting script notices */
@@ -152,9 +153,21 @@ static void write_log(struct chardev *c, const uint8_t *p, size_t n)
     }
 }
 
+void chardev_start(struct chardev *c)
+{
+    for (unsigned i = 0; i < 2; i++) {
+        struct chardev_file *f = &c->file[i];
+        struct stat st;
+        if (f->fd && !f->append && !fstat(f->fd, &st) && S_ISREG(st.st_mode) && st.st_size && ftruncate(f->fd, 0))
+            errno = 0; /* one that cannot be emptied is written over, from its start */
+        f->fd = 0;
+    }
+}
+
 size_t chardev_write(struct chardev_user *u, const void *buf, size_t n)
 {
     struct chardev *c = u->c;
+    chardev_start(c);
     const uint8_t *p = buf;
     size_t done = 0;
     if (!c->connected || c->out_fd < 0)
@@ -351,6 +364,9 @@ void chardev_close(struct chardev *c)
             close(fds[i]);
     if (c->unlink_path[0])
         unlink(c->unlink_path);
+    for (unsigned i = 0; i < 2; i++)
+        if (c->file[i].fd && c->file[i].created)
+            unlink(c->file[i].path);
     for (unsigned i = 0; i < c->users; i++)
         free(c->user[i].queue);
     free(c);

@@ -48,6 +48,9 @@ int chardev_open(const struct chardev_env *env, const char *spec, struct chardev
  * file, pipe, pty, socket; keys path host port server wait nodelay mux signal append logfile logappend. */
 int chardev_open_backend(const struct chardev_env *env, const char *spec, struct chardev **out, char *err,
                          size_t errsz);
+/* The machine runs: files that it writes to are its own now, what was in them goes. Before, or before the first byte, they are
+ * as they were: a machine that cannot start leaves no file behind and takes nothing away. */
+void chardev_start(struct chardev *c);
 /* Flushes for up to a second, closes, removes socket files, restores the terminal. NULL is allowed. */
 void chardev_close(struct chardev *c);
 

@@ -26,6 +26,13 @@ struct chardev_user {
     size_t head, len;
 };
 
+/* A file that is written to. */
+struct chardev_file {
+    int fd; /* 0: no file, or started */
+    bool created, append;
+    char path[CHARDEV_NAME];
+};
+
 struct chardev {
     struct evloop *loop;
     struct chardev_env env;
@@ -44,6 +51,7 @@ struct chardev {
     bool blocked;
     struct vtimer flush_timer;
     int log_fd;
+    struct chardev_file file[2]; /* output and log, until chardev_start */
     bool timestamps, line_start;
     uint64_t stamp_base;
     /* users */

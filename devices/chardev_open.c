@@ -231,12 +231,27 @@ static int open_stdio(const struct opener *o, struct chardev *c, const struct pa
     return 0;
 }
 
+/* Existing contents stay until chardev_start. */
+static int open_for_writing(const struct opener *o, struct chardev_file *f, const char *path, int flags, bool append)
+{
+    flags |= O_WRONLY | O_CREAT | O_CLOEXEC | (append ? O_APPEND : 0);
+    int fd = open(path, flags | O_EXCL, 0666);
+    f->created = fd >= 0;
+    f->append = append;
+    snprintf(f->path, sizeof f->path, "%s", path);
+    if (fd < 0)
+        fd = open(path, flags, 0666);
+    if (fd < 0)
+        return fail(o, RD_E_IO, "cannot open '%s': %s", path, strerror(errno));
+    return f->fd = fd;
+}
+
 static int open_file(const struct opener *o, struct chardev *c, const struct params *p)
 {
-    int fd = open(p->path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NONBLOCK | (p->append ? O_APPEND : O_TRUNC), 0666);
+    int fd = open_for_writing(o, &c->file[0], p->path, O_NONBLOCK, p->append);
     struct stat st;
     if (fd < 0)
-        return fail(o, RD_E_IO, "cannot open '%s': %s", p->path, strerror(errno));
+        return fd;
     c->regular_out = !fstat(fd, &st) && S_ISREG(st.st_mode);
     chardev_set_fds(c, -1, fd);
     return 0;
@@ -455,8 +470,8 @@ static int open_log(const struct opener *o, struct chardev *c, const struct para
 {
     if (!p->logfile[0])
         return 0;
-    c->log_fd = open(p->logfile, O_WRONLY | O_CREAT | O_CLOEXEC | (p->logappend ? O_APPEND : O_TRUNC), 0666);
-    return c->log_fd < 0 ? fail(o, RD_E_IO, "cannot open '%s': %s", p->logfile, strerror(errno)) : 0;
+    c->log_fd = open_for_writing(o, &c->file[1], p->logfile, 0, p->logappend);
+    return c->log_fd < 0 ? c->log_fd : 0;
 }
 
 static int open_kind(const struct opener *o, struct chardev *c, const struct params *p)

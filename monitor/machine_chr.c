@@ -146,6 +146,12 @@ int machine_open_monitors(struct machine *m)
     return 0;
 }
 
+void machine_start_chrs(struct machine *m)
+{
+    for (unsigned i = 0; i < m->n_chardevs; i++)
+        chardev_start(m->chardev[i].chr);
+}
+
 void machine_close_chrs(struct machine *m)
 {
     for (unsigned i = 0; i < m->n_chardevs; i++)

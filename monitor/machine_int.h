@@ -71,5 +71,6 @@ void machine_close_files(struct machine *m);
 /* Opens what a spec names, or finds it open. *out = NULL for none and null. Returns as machine_make. */
 int machine_open_chr(struct machine *m, const struct chr_spec *s, const char *label, struct chardev **out);
 int machine_open_monitors(struct machine *m);
+void machine_start_chrs(struct machine *m);
 void machine_close_chrs(struct machine *m);
 #endif

@@ -319,7 +319,10 @@ int machine_make(struct machine *m)
         status = machine_start(m);
     if (!status)
         status = open_files(m);
-    return status ? status : machine_confine(m);
+    if (status)
+        return status;
+    machine_start_chrs(m);
+    return machine_confine(m);
 }
 
 static int set_msr(struct machine *m, uint32_t msr, uint64_t val) { return sys_wrmsr(m->v, msr, val); }

@@ -176,6 +176,13 @@ class Files(Case):
     def test_missing_kernel(self):
         self.bad("kernel 'nix' No such file", "-kernel", "nix", "-stats", "stats", "-pidfile", "pid")
 
+    def test_output_files_of_a_machine_that_cannot_start(self):
+        new, old = self.path("new"), self.file("old", b"kept")
+        self.bad("kernel 'nix'", "-kernel", "nix", "-serial", f"file:{new}", "-debugcon", f"file:{old}",
+                 "-chardev", f"null,id=c,logfile={new}2", "-serial", "chardev:c")
+        with open(old, "rb") as f:
+            self.assertEqual(f.read(), b"kept")
+
     def test_kernel_is_a_folder(self):
         self.bad("regular file", "-kernel", self.tmp.name)
 

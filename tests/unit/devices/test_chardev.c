@@ -176,8 +176,34 @@ Test(chardev, doubled_comma_is_part_of_the_name)
     struct chardev *c;
     snprintf(spec, sizeof spec, "file,id=x,path=%s/a,,b,append=on", dir);
     cr_assert_eq(chardev_open_backend(&env, spec, &c, err, sizeof err), 0, "%s", err);
+    chardev_start(c);
     chardev_close(c);
     cr_assert_eq(access(path("a,b"), F_OK), 0);
+}
+
+static long file_size(const char *name)
+{
+    struct stat st;
+    return stat(path(name), &st) ? -1 : (long)st.st_size;
+}
+
+Test(chardev, files_are_as_they_were_until_the_machine_runs)
+{
+    for (unsigned started = 0; started < 2; started++) {
+        FILE *f = fopen(path("old"), "w");
+        fputs("contents", f);
+        fclose(f);
+        struct chardev *old = open_spec("file:%s", path("old")), *new = open_spec("file:%s", path("new"));
+        cr_assert_eq(file_size("old"), 8);
+        if (started) {
+            chardev_start(old);
+            chardev_start(new);
+        }
+        chardev_close(old);
+        chardev_close(new);
+        cr_assert_eq(file_size("old"), started ? 0 : 8);
+        cr_assert_eq(file_size("new"), started ? 0 : -1);
+    }
 }
 
 Test(chardev, unix_server_takes_clients_one_after_the_other)
