@@ -83,8 +83,7 @@ static void empty_sector(struct codecache *cc, struct cc_sector *s)
             cc->stats->evicted++;
         cc_kill(cc, s->block[i]);
     }
-    for (unsigned i = 0; i < s->n; i++)
-        free(s->block[i]);
+    cc_forget_all(s);
     s->n = 0;
     s->hot = s->cold = 0;
 }
@@ -95,8 +94,7 @@ void cc_destroy(struct codecache *cc)
         return;
     cc->dropped = NULL;
     for (unsigned i = 0; i < cc->n_sectors; i++) {
-        for (unsigned k = 0; k < cc->sector[i].n; k++)
-            free(cc->sector[i].block[k]);
+        cc_free_chunks(&cc->sector[i]);
         free(cc->sector[i].block);
     }
     munmap(cc->w, cc->bytes);
@@ -130,6 +128,8 @@ void cc_reserve(struct codecache *cc, uint32_t hot_bytes, uint32_t cold_bytes, s
     s->cold = cc_writable(cc, s->cold_pc);
     s->hot_end = s->hot + hot_bytes;
     s->cold_end = s->cold + cold_bytes;
+    cc_touch(cc, c->pc, c->hot + hot_bytes, &c->hot_touched);
+    cc_touch(cc, c->pc + half, c->cold + cold_bytes, &c->cold_touched);
 }
 
 bool cc_reserve_in_place(struct codecache *cc, const struct cc_block *from, uint32_t hot_bytes, uint32_t cold_bytes,
@@ -177,13 +177,12 @@ struct cc_block *cc_commit(struct codecache *cc, const struct cc_key *k, uint64_
         c->block = n;
         c->cap = cap;
     }
-    struct cc_block *b = calloc(1, sizeof *b + sizeof(struct cc_links) + pbytes);
+    struct cc_block *b = cc_describe(c, sizeof *b + sizeof(struct cc_links) + pbytes);
     if (!b)
         return NULL;
-    b->key = *k;
-    b->phys2 = phys2;
-    b->d = *d;
+    *b = (struct cc_block){.key = *k, .phys2 = phys2, .d = *d};
     b->links = (struct cc_links *)(b + 1);
+    *b->links = (struct cc_links){.in = NULL};
     b->point = (struct ccf_point *)(b->links + 1);
     memcpy(b->links + 1, points, pbytes);
     ASSERT(d->start_pc <= c->pc + c->hot && d->cold_pc == c->pc + cc->sector_bytes / 2 + c->cold);

@@ -14,7 +14,7 @@
 #include "base/check.h"
 #include "codecache/codecache.h"
 
-#define CC_HASH_BITS 16
+#define CC_HASH_BITS 17
 #define CC_PAGE_BITS 14
 #define CC_CROSS_BITS 10
 #define CC_GLUE_BYTES 16384u
@@ -33,10 +33,12 @@ struct cc_links {
     struct cc_link *in;
 };
 struct cc_sector {
-    uint64_t pc;        /* executable address */
-    uint32_t hot, cold; /* used bytes of each half */
+    uint64_t pc;                        /* executable address */
+    uint32_t hot, cold;                 /* used bytes of each half */
+    uint32_t hot_touched, cold_touched; /* bytes of each half that have pages */
     struct cc_block **block;
     unsigned n, cap;
+    struct cc_chunk *first_chunk, *chunk; /* of descriptions (cc_mem.c); the current one, NULL: the first is next */
 };
 struct cc_kicked {
     struct cc_block *b;
@@ -60,10 +62,12 @@ struct codecache {
     void *opaque;
 };
 
+/* Blocks of one page are near each other in the table, as they are used together. */
 static inline unsigned cc_hash(const struct cc_key *k)
 {
-    uint64_t h = (k->phys ^ k->rip << 7 ^ (uint64_t)k->mode << 20 ^ k->cs_base << 3) * 0x9e3779b97f4a7c15ull;
-    return (unsigned)(h >> (64 - CC_HASH_BITS));
+    uint64_t page =
+        (k->phys >> 12 ^ k->rip >> 12 << 20 ^ (uint64_t)k->mode << 40 ^ k->cs_base << 3) * 0x9e3779b97f4a7c15ull;
+    return ((unsigned)(page >> (64 - CC_HASH_BITS)) + (unsigned)(k->phys >> 2 & 0x3ff)) & ((1u << CC_HASH_BITS) - 1);
 }
 static inline unsigned cc_page_hash(uint64_t phys)
 {
@@ -73,6 +77,11 @@ static inline unsigned cc_page_hash(uint64_t phys)
 static inline unsigned cc_cross_hash(uint64_t lin) { return (unsigned)(lin >> 12) & ((1u << CC_CROSS_BITS) - 1); }
 static inline uint64_t cc_linear(const struct cc_block *b) { return b->key.rip + b->key.cs_base; }
 
+/* cc_mem.c: room for the description of a block (not cleared), NULL if there is none; gives all back; and to the host */
+void *cc_describe(struct cc_sector *s, size_t bytes);
+void cc_forget_all(struct cc_sector *s);
+void cc_free_chunks(struct cc_sector *s);
+void cc_touch(const struct codecache *cc, uint64_t pc, uint32_t end, uint32_t *touched);
 /* cc_link.c */
 void cc_unlink(struct codecache *cc, struct cc_link *l);
 void cc_unlink_all(struct codecache *cc, struct cc_block *b);

@@ -29,6 +29,9 @@ struct cc_block *cc_find(const struct codecache *cc, uint64_t pc)
         return NULL;
     bool cold = pc - s->pc >= cc->sector_bytes / 2;
     unsigned lo = 0, hi = s->n;
+    /* New code is run as it is made: mostly it is the last one. */
+    if (hi && (cold ? s->block[hi - 1]->d.cold_pc : s->block[hi - 1]->d.start_pc) <= pc)
+        lo = hi;
     while (lo < hi) { /* the last block that starts at or before pc */
         unsigned mid = (lo + hi) / 2;
         const struct cc_block *b = s->block[mid];

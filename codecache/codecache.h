@@ -33,12 +33,13 @@ static inline bool cc_same_segment(const struct cc_key *a, const struct cc_key *
 }
 struct cc_block {
     struct cc_key key;
-    uint64_t phys2; /* second page of an instruction that crosses, or ~0 */
+    struct cc_block *hash_next; /* private to codecache; here because a look-up reads both */
+    uint64_t phys2;             /* second page of an instruction that crosses, or ~0 */
     struct ccf_desc d;
     const struct ccf_point *point; /* ascending by construction within hot, then cold: see cc_find_point */
     bool dead, dying;
     struct cc_links *links; /* private to codecache */
-    struct cc_block *hash_next, *page_next[2], *in_sector_next;
+    struct cc_block *page_next[2];
 };
 /* Space to write a translation: host addresses where it will execute and where to write. */
 struct cc_space {
