@@ -5,7 +5,7 @@
 #include <time.h>
 
 #ifndef LIMIT_S
-#define LIMIT_S 90
+#define LIMIT_S 240
 #endif
 static struct report {
     int state; /* 0 nothing, 1 failed, 2 skipped */
