@@ -9,10 +9,13 @@
 #include "base/err.h"
 #include "devices/term.h"
 #include "monitor/vm_int.h"
+#include <asm/prctl.h>
+#include <cpuid.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <ucontext.h>
 #include <unistd.h>
 
@@ -99,6 +102,22 @@ static enum acct_class fault_class(enum fault_action action)
     }
 }
 
+/* While there are user worlds CPUID faults in this thread too (shadowmmu/uworld.h). The engine has no use for it then; a library may. */
+static bool own_cpuid(const siginfo_t *si, greg_t *g)
+{
+    static const uint8_t cpuid[] = {0x0f, 0xa2};
+    if (si->si_code <= 0 || g[REG_TRAPNO] != EXC_GP ||
+        memcmp((const void *)(uintptr_t)g[REG_RIP], cpuid, sizeof cpuid) != 0 ||
+        syscall(SYS_arch_prctl, ARCH_SET_CPUID, 1))
+        return false;
+    uint32_t a, b, c, d;
+    __cpuid_count((uint32_t)g[REG_RAX], (uint32_t)g[REG_RCX], a, b, c, d);
+    g[REG_RAX] = a, g[REG_RBX] = b, g[REG_RCX] = c, g[REG_RDX] = d;
+    g[REG_RIP] += (greg_t)sizeof cpuid;
+    syscall(SYS_arch_prctl, ARCH_SET_CPUID, 0);
+    return true;
+}
+
 static void fault_handler(int sig, siginfo_t *si, void *ctx)
 {
     struct vcpu *v = current;
@@ -107,6 +126,8 @@ static void fault_handler(int sig, siginfo_t *si, void *ctx)
     struct cc_block *b = v && v->in_tc && !sent ? cc_find(v->priv->cc, (uint64_t)g[REG_RIP]) : NULL;
     if (!b) { /* our own bug, or our end: say so, and die of the signal itself */
         static volatile sig_atomic_t once;
+        if (sig == SIGSEGV && own_cpuid(si, g))
+            return;
         term_restore();
         if (sent) {
             signal(sig, SIG_DFL);

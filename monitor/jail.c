@@ -7,6 +7,7 @@
 #define _GNU_SOURCE
 #include "monitor/jail.h"
 #include "base/err.h"
+#include <asm/prctl.h>
 #include <errno.h>
 #include <linux/audit.h>
 #include <linux/filter.h>
@@ -79,6 +80,8 @@ static void write_filter(struct prog *p, uint32_t self)
     ADD(p, IF(SYS_tgkill, 4), ARG(0), BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, self, 1, 0), DENY, ALLOW);
     /* User worlds are ended so. A pid cannot be told from another: SIGKILL it is, and nothing else. */
     ADD(p, IF(SYS_kill, 4), ARG(1), BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SIGKILL, 1, 0), DENY, ALLOW);
+    /* shadowmmu/uworld_pool.c, be_like_worlds */
+    ADD(p, IF(SYS_arch_prctl, 4), ARG(0), BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ARCH_SET_CPUID, 1, 0), DENY, ALLOW);
     /* fstat, as newer C libraries spell it: an empty path is not checked, so this tells of any file's size, no more. */
     ADD(p, IF(SYS_newfstatat, 1), ALLOW);
     ADD(p, IF(SYS_ioctl, 2 * COUNT(ioctls) + 2), ARG(1));

@@ -24,7 +24,9 @@ struct uw_config {
     unsigned max_worlds; /* 0: 256 */
     unsigned spare;      /* worlds made ahead of need; 0: 2 */
     unsigned spin_us;    /* longest wait that is spun for; 0: 50. Nothing spins on a host with one CPU. */
-    bool fault_cpuid;    /* make CPUID raise #GP in user code; uw_faults_cpuid says whether the host could */
+    bool
+        fault_cpuid; /* make CPUID raise #GP in user code; uw_faults_cpuid says whether the host could. Then it does so in the
+                          * thread that owns the pool too, as SIGSEGV, while it has worlds. */
 };
 #define UW_DEFAULT_BASE 0x7e2aa0000000ull
 #define UW_SPAN 0x10000ull /* bytes from base that guest pages cannot have */

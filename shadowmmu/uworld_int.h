@@ -199,6 +199,7 @@ struct uw_pool {
     uint64_t xfeatures;
     uint32_t xstate_bytes, mxcsr_mask;
     uint32_t xoffset[UW_COMPONENTS], xsize[UW_COMPONENTS]; /* CPUID leaf 0DH; 0, 0: not there */
+    unsigned n_used;                                       /* worlds between uw_get and uw_put */
     struct uw_counts counts;
     struct uworld world[];
 };

@@ -6,6 +6,7 @@
 #include "shadowmmu/uworld.h"
 #include "shadowmmu/uworld_int.h"
 #include <criterion/criterion.h>
+#include <asm/prctl.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -1103,4 +1104,23 @@ Test(uw_pool, cpuid_faults_on_request, .timeout = 60)
     expect_fault(EXC_GP, 0);
     cr_expect_eq(s.rip, CODE);
     uw_pool_destroy(pool);
+}
+
+/* As switching to a thread that is otherwise costs the host's kernel a write to an MSR each time. */
+Test(uw_pool, cpuid_faults_in_the_own_thread_while_there_are_worlds, .timeout = 60)
+{
+    make_pool((struct uw_config){.fault_cpuid = true});
+    if (!uw_faults_cpuid(pool))
+        cr_skip_test("the host cannot");
+    cr_expect_eq(syscall(SYS_arch_prctl, ARCH_GET_CPUID), 1);
+    w = uw_get(pool);
+    struct uworld *second = uw_get(pool);
+    cr_expect_eq(syscall(SYS_arch_prctl, ARCH_GET_CPUID), 0);
+    uw_put(w);
+    cr_expect_eq(syscall(SYS_arch_prctl, ARCH_GET_CPUID), 0);
+    uw_put(second);
+    cr_expect_eq(syscall(SYS_arch_prctl, ARCH_GET_CPUID), 1);
+    w = uw_get(pool);
+    uw_pool_destroy(pool);
+    cr_expect_eq(syscall(SYS_arch_prctl, ARCH_GET_CPUID), 1);
 }
