@@ -14,7 +14,13 @@ static void aim(struct codecache *cc, const struct ccf_exit *e, uint32_t target)
 
 static unsigned index_of(const struct cc_link *l) { return (unsigned)(l - l->from->links->out); }
 static const struct ccf_exit *exit_of(const struct cc_link *l) { return &l->from->d.exit[index_of(l)]; }
-static uint32_t goal(const struct cc_link *l) { return l->via_jc ? exit_of(l)->jc_pc : l->to->d.hot_pc; }
+uint32_t cc_goal(const struct cc_link *l)
+{
+    if (l->via_jc)
+        return exit_of(l)->jc_pc;
+    /* Where the FPU state is needed at the end of one block it is there at the start of the next. */
+    return l->to->d.hot_pc + (l->from->d.hot_skip ? l->to->d.hot_skip : 0);
+}
 
 static void write_jump(struct codecache *cc, uint32_t pc, uint32_t target)
 {
@@ -69,7 +75,7 @@ void cc_link(struct codecache *cc, struct cc_block *from, unsigned i, struct cc_
     /* A block that is nothing but a jump to itself starts at its own jump, too. */
     l->in_place = exit_of(l)->jmp_pc == to->d.hot_pc && to != from;
     if (!l->in_place)
-        aim(cc, exit_of(l), goal(l));
+        aim(cc, exit_of(l), cc_goal(l));
     cc->stats->chain_links++;
 }
 
@@ -164,7 +170,7 @@ void cc_unkick(struct codecache *cc)
             if (l->to && l->in_place)
                 save5(cc_writable(cc, k->b->d.exit[i].jmp_pc), k->fall_bytes);
             else if (l->to)
-                aim(cc, &k->b->d.exit[i], goal(l));
+                aim(cc, &k->b->d.exit[i], cc_goal(l));
         }
         if (k->b->d.ij_pc)
             save5(cc_writable(cc, k->b->d.ij_pc), k->ij_bytes);

@@ -35,7 +35,7 @@ static void verify_block(const struct codecache *cc, struct cc_block *b)
             CHECK(l->to->d.hot_pc == e->jmp_pc && !l->via_jc);
             continue;
         }
-        CHECK(aimed_at(cc, e) == (l->via_jc ? e->jc_pc : l->to->d.hot_pc));
+        CHECK(aimed_at(cc, e) == cc_goal(l));
         CHECK(l->cross == (e->cross_page && !l->via_jc));
         CHECK(l->to->key.mode == b->key.mode && cc_same_segment(&l->to->key, &b->key));
         CHECK(l->to->key.rip == e->target);

@@ -34,6 +34,7 @@ struct ccf_desc {
     uint32_t ij_pc, ij_end,
         ij_miss_pc;    /* inline indirect look-up: [ij_pc, ij_end) may be redirected to ij_miss_pc; 0 = none */
     int32_t rsp_undo;  /* what a branch that ends the block added to the stack pointer */
+    uint8_t hot_skip;  /* bytes at hot_pc that look whether the FPU state is there; 0: the block has no use for it */
     uint16_t last_off; /* guest offset of the last instruction */
 };
 #endif

@@ -252,7 +252,6 @@ static int site_pre(struct vcpu *v, uint64_t ret_pc)
     }
     *s1 = (uint64_t)(uintptr_t)at;
     *site_reg(v, XL_SITE_S2(desc), desc) = 0;
-    fpu_enter(v);
     return 0;
 }
 
@@ -292,7 +291,6 @@ static int stop_after(struct vcpu *v, uint64_t ret_pc, struct cc_block *b)
     __atomic_store_n(&v->in_tc, 0, __ATOMIC_SEQ_CST);
     cc_kick(v->priv->cc, b, 0);
     __atomic_store_n(&v->in_tc, 1, __ATOMIC_SEQ_CST);
-    fpu_enter(v);
     return 0;
 }
 
@@ -318,14 +316,16 @@ static int site_post(struct vcpu *v, uint64_t ret_pc)
     }
     if (err || v->priv->invalidated || vcpu_deliverable(v))
         return stop_after(v, ret_pc, cc_find(v->priv->cc, ret_pc));
-    fpu_enter(v);
     return 0;
 }
 
 int tc_site_pre(struct vcpu *v, uint64_t ret_pc)
 {
     uint32_t before = acct_enter(&v->stats->acct, ACCT_site);
+    bool live = v->fpu_live;
     int code = site_pre(v, ret_pc);
+    if (code == 0 && live)
+        fpu_enter(v);
     acct_enter(&v->stats->acct, before);
     return code;
 }
@@ -333,7 +333,10 @@ int tc_site_pre(struct vcpu *v, uint64_t ret_pc)
 int tc_site_post(struct vcpu *v, uint64_t ret_pc)
 {
     uint32_t before = acct_enter(&v->stats->acct, ACCT_site);
+    bool live = v->fpu_live;
     int code = site_post(v, ret_pc);
+    if (code == 0 && live)
+        fpu_enter(v);
     acct_enter(&v->stats->acct, before);
     return code;
 }

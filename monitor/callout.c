@@ -16,7 +16,6 @@ static int after(struct vcpu *v, struct sys_op op, uint32_t old_key)
         return tc_go_on(v, old_key);
     if (c->shadow || v->priv->invalidated || vcpu_deliverable(v))
         return TC_EXIT_DISPATCH;
-    fpu_enter(v);
     return 0;
 }
 
@@ -64,7 +63,8 @@ int tc_go_on(struct vcpu *v, uint32_t old_key)
     if (vcpu_deliverable(v))
         return TC_EXIT_DISPATCH;
     c->eflags_sys &= ~EFLAGS_RF; /* as the run loop does */
-    fpu_enter(v);
+    if (user)                    /* blocks of kernel code look for themselves */
+        fpu_enter(v);
     c->spill[R_RCX] = c->gpr[R_RCX];
     c->spill[R_RDX] = c->gpr[R_RDX];
     v->jump_target = jc->pc[i];
@@ -101,7 +101,10 @@ int tc_callout(struct vcpu *v, uint64_t ret_pc)
     v->stats->callouts++;
     v->stats->callout_kind[op.op]++;
     acct_enter(&v->stats->acct, ACCT_CALLOUT(op.op));
+    bool live = v->fpu_live;
     int code = callout(v, op);
+    if (code == 0 && live) /* the rest of the block may rely on it */
+        fpu_enter(v);
     tc_account(v, code);
     return code;
 }

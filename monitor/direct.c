@@ -21,6 +21,25 @@
 #define EMPTIED_LIMIT 160u
 #define SWEEP_LOADS 16u /* CR3 loads between two looks for spaces that have ended */
 
+/* ---- FPU state: it stays in the signal frame of the world that ran last, until somebody wants it (vcpu.h, fpu_away) ---- */
+
+static void fpu_fetch(struct vcpu *v)
+{
+    const struct space *s = v->fpu_away;
+    uw_fpu_save(s->world, v->xsave, v->cpu->xsave_bytes);
+    v->stats->uw_fpu_out++;
+}
+
+static void fpu_give(struct vcpu *v, struct space *s)
+{
+    if (v->fpu_away == s)
+        return;
+    fpu_bring(v);
+    uw_fpu_load(s->world, v->xsave, v->cpu->xsave_bytes);
+    v->fpu_away = s;
+    v->stats->uw_fpu_in++;
+}
+
 int direct_create(struct direct **out, struct vcpu *v, enum vm_user_mode mode, const char **why)
 {
     *out = NULL;
@@ -31,6 +50,7 @@ int direct_create(struct direct **out, struct vcpu *v, enum vm_user_mode mode, c
     if (!d)
         return -RD_E_NOMEM;
     struct uw_config cfg = {.mem_fd = gpmem_fd(v->mem), .fault_cpuid = true};
+    d->v = v;
     d->mode = mode;
     if (uw_pool_create(&d->pool, &cfg, why)) {
         free(d);
@@ -38,6 +58,7 @@ int direct_create(struct direct **out, struct vcpu *v, enum vm_user_mode mode, c
     }
     for (unsigned i = 0; i < SPACES; i++)
         d->space[i].cr3 = d->space[i].fault_lin = ~0ull;
+    v->fpu_fetch = fpu_fetch;
     *out = d;
     return 0;
 }
@@ -47,6 +68,8 @@ static void drop_world(struct direct *d, struct space *s)
     unsigned i = 0;
     if (!s->world)
         return;
+    if (d->v->fpu_away == s)
+        fpu_bring(d->v);
     uw_put(s->world);
     s->world = NULL;
     direct_forget(s);
@@ -384,7 +407,7 @@ enum direct_result direct_run(struct vcpu *v)
     if (!prepare(v, s, &given))
         return DIRECT_NO;
     u = given;
-    uw_fpu_load(s->world, v->xsave, v->cpu->xsave_bytes);
+    fpu_give(v, s);
     __atomic_store_n(&d->running, s->world, __ATOMIC_SEQ_CST);
     if (vcpu_deliverable(v)) {
         d->running = NULL;
@@ -412,11 +435,8 @@ enum direct_result direct_run(struct vcpu *v)
         return DIRECT_NO;
     }
     s->emptied -= s->emptied > 0;
-    if (e.kind != UW_DEAD) {
-        uw_fpu_save(s->world, v->xsave, v->cpu->xsave_bytes);
-        if (state_out(v, s, &given, &u))
-            return DIRECT_FAULT;
-    }
+    if (e.kind != UW_DEAD && state_out(v, s, &given, &u))
+        return DIRECT_FAULT;
     uint64_t hidden = v->stats->uw_hidden, apart = v->stats->uw_apart;
     enum direct_result result = event(v, s, &e);
     if (v->stats->uw_apart != apart) {

@@ -45,6 +45,7 @@ struct space {
     uint64_t fault_lin;         /* last address that was the guest's own fault: likely to be there now; ~0 = none */
 };
 struct direct {
+    struct vcpu *v;
     enum vm_user_mode mode;
     struct uw_pool *pool;
     struct uworld *running; /* for the kick */

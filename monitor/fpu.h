@@ -1,8 +1,8 @@
 /* monitor/fpu.h - the guest's x87/SSE/AVX state while C runs: its image and who may look into it.
  *
  * Role:    v->xsave is an XSAVE image in standard format with 64-bit instruction pointers, of the components v->fpu_mask. It is
- *          current only after fpu_leave (vcpu.h). A component whose XSTATE_BV bit is clear is in its initial state and its bytes
- *          mean nothing: fpu_image_own first.
+ *          current only after fpu_leave and fpu_bring (vcpu.h); what is declared here does the latter itself. A component whose
+ *          XSTATE_BV bit is clear is in its initial state and its bytes mean nothing: fpu_image_own first.
  * Owner:   fpu_create by whoever creates the vCPU, before its first run; fpu_destroy.
  */
 #ifndef MONITOR_FPU_H

@@ -65,6 +65,7 @@ void fpu_reset(struct vcpu *v)
     uint32_t mxcsr = DEFAULT_MXCSR;
     uint64_t bv = XCR0_X87;
     fpu_leave(v);
+    v->fpu_away = NULL;
     memset(v->xsave, 0, FPU_BYTES);
     memcpy(v->xsave + FPU_FCW, &fcw, 2);
     v->xsave[FPU_FTW] = 0xff;

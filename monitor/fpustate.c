@@ -69,6 +69,7 @@ void fpu_enter(struct vcpu *v)
 {
     if (v->fpu_live)
         return;
+    fpu_bring(v);
     if (!v->fpu_mask) {
         fpu_image_own(v, XCR0_X87 | XCR0_SSE);
         __asm__ volatile("fxrstor64 (%0)" : : "r"(v->xsave));
@@ -77,8 +78,29 @@ void fpu_enter(struct vcpu *v)
     v->fpu_live = true;
 }
 
+/* For instructions that store the state: ends what fpu_enter began, and the state is where it was. */
+static void put_back(struct vcpu *v, bool was_live, void *was_away)
+{
+    if (was_live)
+        return;
+    if (!was_away) {
+        fpu_leave(v);
+        return;
+    }
+    fpu_discard(v);
+    v->fpu_away = was_away;
+}
+
+/* For those that load it: the TC and its callouts are where it may stay live; it is about to be wanted. */
+static void keep_if_in_tc(struct vcpu *v, bool was_live)
+{
+    if (!was_live && !v->in_tc)
+        fpu_leave(v);
+}
+
 void fpu_image_own(struct vcpu *v, uint64_t components)
 {
+    fpu_bring(v);
     uint64_t bv = get64(v->xsave + FPU_BV), missing = components & ~bv;
     if (missing & XCR0_X87) {
         clear(v->xsave, FPU_MXCSR);
@@ -245,10 +267,10 @@ int sys_fxsave(struct vcpu *v, struct sys_op op)
     if (err)
         return err;
     bool was_live = v->fpu_live;
+    void *was_away = v->fpu_away;
     fpu_enter(v);
     err = fxsave_live(v, op, lin);
-    if (!was_live)
-        fpu_leave(v);
+    put_back(v, was_live, was_away);
     return err;
 }
 
@@ -273,8 +295,7 @@ int sys_fxrstor(struct vcpu *v, struct sys_op op)
         __asm__ volatile("fxrstor64 (%0)" : : "r"(p) : "memory");
     else
         __asm__ volatile("fxrstor (%0)" : : "r"(p) : "memory");
-    if (!was_live)
-        fpu_leave(v);
+    keep_if_in_tc(v, was_live);
     return SYS_NEXT;
 }
 
@@ -416,10 +437,10 @@ int sys_xsave(struct vcpu *v, struct sys_op op)
     if (err)
         return err;
     bool was_live = v->fpu_live;
+    void *was_away = v->fpu_away;
     fpu_enter(v);
     err = xsave_live(v, op, lin, rfbm, n);
-    if (!was_live)
-        fpu_leave(v);
+    put_back(v, was_live, was_away);
     return err;
 }
 
@@ -532,7 +553,6 @@ int sys_xrstor(struct vcpu *v, struct sys_op op)
         XINSN("xrstor64", p, rfbm);
     else
         XINSN("xrstor", p, rfbm);
-    if (!was_live)
-        fpu_leave(v);
+    keep_if_in_tc(v, was_live);
     return SYS_NEXT;
 }

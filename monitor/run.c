@@ -40,7 +40,8 @@ static uint64_t enter(struct vcpu *v, struct cc_block *b)
     p->enter_pc = 0;
     p->stay = !v->vm->cfg.no_chain && !v->vm->cfg.force_exit && !(b->key.mode & (CPU_KEY_STEP | CPU_KEY_CAREFUL));
     window_switch(v, b->key.mode);
-    fpu_enter(v);
+    if (b->d.hot_skip || (b->key.mode & CPU_KEY_CPL) == CPU_KEY_CPL)
+        fpu_enter(v);
     if (v->vm->cfg.force_exit)
         force_exit(v, b);
     __atomic_store_n(&v->in_tc, 1, __ATOMIC_SEQ_CST);

@@ -31,8 +31,10 @@ uint16_t site_fsw(struct vcpu *v)
     uint16_t fsw;
     if (v->fpu_live)
         __asm__ volatile("fnstsw %0" : "=m"(fsw));
-    else
+    else {
+        fpu_bring(v);
         fsw = (uint16_t)(v->xsave[FPU_FSW] | v->xsave[FPU_FSW + 1] << 8);
+    }
     return fsw;
 }
 

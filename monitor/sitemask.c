@@ -57,6 +57,7 @@ static uint64_t read_signs(struct vcpu *v, unsigned reg, unsigned shift, unsigne
     uint64_t bits = 0, *bv = (uint64_t *)(v->xsave + FPU_BV);
     unsigned per_half = 16u >> shift;
     fpu_leave(v);
+    fpu_bring(v);
     uint64_t in_use = *bv;
     for (unsigned i = 0; i < count; i++) {
         const uint8_t *p = fpu_image_part(v, i < per_half ? FPU_PART_XMM : FPU_PART_YMM, reg);

@@ -316,7 +316,7 @@ int sys_store_table(struct vcpu *v, struct sys_op op)
 /* ---- XCR0 (SDM 1 13.3) ---- */
 
 /* Components in use: asked of the processor while the guest's state is in its registers, else of the saved image. */
-static uint64_t xinuse(const struct vcpu *v)
+static uint64_t xinuse(struct vcpu *v)
 {
     if (v->fpu_live) {
         uint32_t lo, hi;
@@ -324,6 +324,7 @@ static uint64_t xinuse(const struct vcpu *v)
         return lo;
     }
     uint64_t bv;
+    fpu_bring(v);
     __builtin_memcpy(&bv, v->xsave + 512, 8);
     return bv;
 }

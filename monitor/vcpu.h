@@ -80,11 +80,12 @@ struct vcpu {
     struct guest_fault fault;
     struct vcpu_exit exit;
     bool nmi_blocked, nmi_pending, halted, shutdown;
-    bool fpu_live; /* guest FPU state is in the host registers */
+    bool fpu_live; /* guest FPU state is in the host registers; generated code below CPL 3 looks here (xl_layout) */
     int intr_line; /* level of the INTR pin: ask vm->ops.intr_ack for the vector */
     uint32_t dr6_pending;
     struct stats *stats;
-    uint8_t *xsave;          /* 64-byte aligned image of the guest's FPU state when !fpu_live, standard format */
+    uint8_t *xsave; /* 64-byte aligned image of the guest's FPU state when neither live nor away, standard format */
+    void *fpu_away; /* NULL, or who has the state instead: fpu_fetch copies it from there to *xsave */
     struct vcpu_priv *priv;  /* run loop, codecache, ... */
     struct pttrace *pttrace; /* page tables that are traced; NULL unless -accel trap */
     struct audit *audit;     /* -check shadow: monitor/selfcheck.h; NULL: off */
@@ -99,14 +100,24 @@ struct vcpu {
     /* An x87 state with the host's last instruction and operand addresses is about to be shown to the guest: put the guest's
      * in, or 0 where unknown. Values that are no host addresses stay. NULL: nothing is translated. nofpu. */
     void (*fpu_pointers)(struct vcpu *v, uint64_t *fip, uint64_t *fdp);
+    void (*fpu_fetch)(struct vcpu *v);
 };
 
-/* Ends guest use of the host FPU: saves the state into v->xsave, loads the host's defaults. Idempotent. */
+/* The guest's FPU state is in one place: the host's registers (fpu_live), else where fpu_away says, else *xsave.
+ * fpu_leave ends guest use of the host FPU: saves the state into v->xsave, loads the host's defaults. Idempotent. */
 void fpu_leave(struct vcpu *v);
 /* As fpu_leave, but what has happened to the state since the last fpu_leave is lost. */
 void fpu_discard(struct vcpu *v);
-/* Reloads the guest's state. The run loop and callout returns do this themselves. */
+/* Reloads the guest's state. The run loop and callout returns do this themselves, for those who need it. */
 void fpu_enter(struct vcpu *v);
+/* Into *xsave with it, if it is away. */
+static inline void fpu_bring(struct vcpu *v)
+{
+    if (!v->fpu_away)
+        return;
+    v->fpu_fetch(v);
+    v->fpu_away = NULL;
+}
 
 static inline int sys_fault(struct vcpu *v, uint8_t vector)
 {

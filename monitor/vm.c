@@ -60,6 +60,7 @@ static void fill_layout(struct vcpu *v, struct xl_layout *l)
     }
     l->count = (struct xl_count_layout){ADDR(count_blocks), ADDR(count_insns), ADDR(count_indirect),
                                         ADDR(count_jc_direct), ADDR(count_save)};
+    l->fpu_live = ADDR(fpu_live);
     l->const_cr8 = ADDR(const_cr8);
     v->const_cr8 = ~15ull;
     v->const_page = PAGE_MASK;

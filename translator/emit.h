@@ -91,6 +91,12 @@ static inline void em_ld64(struct emit *e, unsigned r, uint64_t a) { em_op_abs(e
 static inline void em_ld32(struct emit *e, unsigned r, uint64_t a) { em_op_abs(e, 0, 0x8b, r, a); }
 static inline void em_st64(struct emit *e, unsigned r, uint64_t a) { em_op_abs(e, 1, 0x89, r, a); }
 static inline void em_st32(struct emit *e, unsigned r, uint64_t a) { em_op_abs(e, 0, 0x89, r, a); }
+static inline void em_movzx8_abs(struct emit *e, unsigned r, uint64_t a)
+{
+    em_rex(e, 0, r, 0, 0, false);
+    em8(e, 0x0f), em8(e, 0xb6);
+    em_modrm_abs(e, r, a, 0);
+}
 static inline void em_movzx16_abs(struct emit *e, unsigned r, uint64_t a)
 {
     em_rex(e, 0, r, 0, 0, false);

@@ -116,6 +116,36 @@ void xl_count_rcx(struct xl *x, struct emit *e, uint64_t at)
         count_one(e, at, R_RCX);
 }
 
+static bool uses_fpu(const struct xl *x)
+{
+    for (unsigned k = 0; k < x->n; k++)
+        if (x->insn[k].fpu && x->insn[k].act != XL_ACT_SYS)
+            return true;
+    return false;
+}
+
+/* Kernels hardly ever use the FPU: they run without the guest's state in it, and a block that does wants it first: it leaves for the run
+ * loop if it is not there. User code always has it. A block of this kind that is linked to another need not ask again: hot_skip. */
+static void emit_fpu_check(struct xl *x)
+{
+    struct emit *e = x->hot, *c = x->cold;
+    x->r->d.hot_skip = 0;
+    if (!x->l->fpu_live || xl_user(x) || !uses_fpu(x))
+        return;
+    uint64_t leave = em_pc(c), start = em_pc(e);
+    em_ld64(c, R_RCX, xl_slot(x, R_RCX));
+    xl_set_rip(x, c, x->in->rip);
+    em_jmp(c, x->g->exit_dispatch);
+    em_st64(e, R_RCX, xl_slot(x, R_RCX));
+    em_movzx8_abs(e, R_RCX, x->l->fpu_live);
+    em_lea(e, 1, R_RCX, R_RCX, NO_REG, 0, -1);
+    uint8_t *there = em_jrcxz(e);
+    em_jmp(e, leave);
+    em_here8(e, there);
+    em_ld64(e, R_RCX, xl_slot(x, R_RCX));
+    x->r->d.hot_skip = (uint8_t)(em_pc(e) - start);
+}
+
 /* The way in from the jump cache: T and RCX are still scratch. */
 static void emit_indirect_entry(struct xl *x)
 {
@@ -184,6 +214,7 @@ enum xl_status xl_translate(struct xl *x, const struct xl_input *in, struct emit
     r->d.cold_pc = (uint32_t)em_pc(cold);
     emit_indirect_entry(x);
     r->d.hot_pc = (uint32_t)em_pc(hot);
+    emit_fpu_check(x);
     uint8_t *insns = in->count ? emit_block_count(x) : NULL;
     emit_all(x);
     if (insns && !hot->overflow)

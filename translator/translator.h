@@ -44,6 +44,8 @@ struct xl_layout {
     uint64_t host_sp, ea, op, op_imm, site, link_pc, event_pending;
     uint64_t gs_base, gs_base_neg; /* of the window in use: host = linear + gs_base; and minus that */
     uint64_t const_page, const_sign, const_jc, const_63, const_31, const_15;
+    uint64_t
+        fpu_live; /* byte: the FPU state is in the registers, else code below CPL 3 has to ask for it; 0: it always is */
     uint64_t cr8_slow,
         const_cr8; /* cr8_slow 0: MOV to and from CR8 are callouts; else where it is (monitor/engine.h) */
     struct xl_tlb_layout tlb[2];

@@ -25,6 +25,26 @@ static void refuse(struct xl_insn *n)
 /* -- x87/MMX/SSE/AVX state: is it switched on? (SDM 3A 2.5, 13.1) -- */
 enum { USES_X87 = 1, USES_MMX = 2, USES_SSE = 4, USES_AVX = 8, USES_AVX512 = 16 };
 
+/* Instructions that need not name a register of these. */
+static unsigned vector_use_unnamed(ZydisMnemonic m)
+{
+    switch (m) {
+    case ZYDIS_MNEMONIC_EMMS:
+    case ZYDIS_MNEMONIC_FEMMS: return USES_MMX;
+    case ZYDIS_MNEMONIC_CVTSD2SI: /* from memory: MXCSR alone */
+    case ZYDIS_MNEMONIC_CVTSS2SI:
+    case ZYDIS_MNEMONIC_CVTTSD2SI:
+    case ZYDIS_MNEMONIC_CVTTSS2SI: return USES_SSE;
+    case ZYDIS_MNEMONIC_VCVTSD2SI:
+    case ZYDIS_MNEMONIC_VCVTSS2SI:
+    case ZYDIS_MNEMONIC_VCVTTSD2SI:
+    case ZYDIS_MNEMONIC_VCVTTSS2SI:
+    case ZYDIS_MNEMONIC_VZEROALL:
+    case ZYDIS_MNEMONIC_VZEROUPPER: return USES_AVX;
+    default: return 0;
+    }
+}
+
 static unsigned vector_use(const struct xl_insn *n)
 {
     unsigned u = 0;
@@ -54,11 +74,7 @@ static unsigned vector_use(const struct xl_insn *n)
         u |= USES_AVX512;
     if (n->i.meta.isa_ext == ZYDIS_ISA_EXT_X87)
         u |= USES_X87;
-    if (n->i.mnemonic == ZYDIS_MNEMONIC_EMMS)
-        u |= USES_MMX;
-    if (n->i.mnemonic == ZYDIS_MNEMONIC_VZEROALL || n->i.mnemonic == ZYDIS_MNEMONIC_VZEROUPPER)
-        u |= USES_AVX;
-    return u;
+    return u | vector_use_unnamed(n->i.mnemonic);
 }
 
 /* Returns true if the state of CR0/CR4/XCR0 makes the instruction an exception, and turns it into that. */
@@ -67,6 +83,7 @@ static bool vector_off(const struct xl *x, struct xl_insn *n)
     uint32_t k = x->in->key;
     unsigned u = vector_use(n);
     bool ud = false, nm = false;
+    n->fpu = u || n->i.mnemonic == ZYDIS_MNEMONIC_FWAIT;
     if (n->i.mnemonic == ZYDIS_MNEMONIC_FWAIT) {
         nm = (k & CPU_KEY_TS) && (k & CPU_KEY_MP);
     } else if (u & (USES_AVX | USES_AVX512)) {
@@ -261,6 +278,7 @@ static void classify_push_pop(struct xl_insn *n, bool push)
 void xl_classify(struct xl *x, struct xl_insn *n)
 {
     bool ring0 = xl_cpl(x) == 0, plain = !(x->in->key & CPU_KEY_STEP);
+    n->fpu = false;
     if (!xl_offered(x, n)) {
         refuse(n);
         return;

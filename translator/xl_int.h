@@ -25,6 +25,7 @@ struct xl_insn {
     uint8_t act;     /* enum xl_act */
     uint8_t sys;     /* SYS_OP_* when act is XL_ACT_SYS */
     bool ends;       /* ends the TU */
+    bool fpu;        /* runs on the x87, vector or mask registers themselves */
     ZydisDecodedInstruction i;
     ZydisDecodedOperand op[ZYDIS_MAX_OPERAND_COUNT];
     /* -- of this one -- */

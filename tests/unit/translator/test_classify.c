@@ -86,6 +86,17 @@ Test(xl_classify, lzcnt_is_lzcnt_with_abm)
     cr_expect(env_host(ZYDIS_MNEMONIC_LZCNT, 0, &h));
 }
 
+Test(xl_classify, a_conversion_from_memory_uses_vector_state_though_it_names_no_register_of_it)
+{
+    static const uint8_t cvttss2si[] = {0xf3, 0x0f, 0x2c, 0x01}, vcvtsd2si[] = {0xc5, 0xfb, 0x2d, 0x01};
+    cr_assert_eq(env_translate(ENV_KEY64 | CPU_KEY_TS, cvttss2si, sizeof cvttss2si), XL_OK);
+    cr_assert_eq(env_run(), ENV_CALLOUT);
+    cr_expect_eq(env_op().op, SYS_OP_NM);
+    cr_assert_eq(env_translate(ENV_KEY64 | CPU_KEY_TS, vcvtsd2si, sizeof vcvtsd2si), XL_OK);
+    cr_assert_eq(env_run(), ENV_CALLOUT);
+    cr_expect_eq(env_op().op, SYS_OP_NM);
+}
+
 Test(xl_classify, vector_state_that_is_switched_off_is_an_exception)
 {
     const uint8_t vaddps[] = {0xc5, 0xf0, 0x58, 0xc2};
