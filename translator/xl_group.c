@@ -258,20 +258,10 @@ static int find_register(const struct xl *x, const struct xl_group *g)
     if (!x->m64)
         return busy & BIT(R_R12) ? R_R13 : R_R12;
     for (unsigned k = g->first; k <= g->last; k++)
-        busy |= x->insn[k].use | (x->insn[k].high_byte ? 0xffu : 0);
+        busy |= x->use[k] | (x->insn[k].high_byte ? 0xffu : 0);
     /* The one that is wanted last, for it must be brought back then. */
-    int best = NO_REG;
-    unsigned best_next = 0;
-    for (unsigned r = 0; r < 16; r++) {
-        unsigned k = g->last + 1u;
-        if (busy & BIT(r))
-            continue;
-        while (k < x->n && !(x->insn[k].use & BIT(r)))
-            k++;
-        if (k > best_next)
-            best = (int)r, best_next = k;
-    }
-    return best;
+    unsigned free = ~busy & 0xffff;
+    return free ? __builtin_ctz(xl_needed_last(x, free, g->last + 1u)) : NO_REG;
 }
 
 static void dissolve(struct xl *x, unsigned k, unsigned from)

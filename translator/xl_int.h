@@ -102,7 +102,8 @@ struct xl {
     unsigned n_groups;
     struct xl_group group[XL_MAX_GROUPS];
     bool post_pending;
-    bool stop; /* the instruction just emitted has closed the block */
+    bool stop;                  /* the instruction just emitted has closed the block */
+    uint16_t use[XL_MAX_INSNS]; /* insn[].use, together */
     struct xl_insn insn[XL_MAX_INSNS];
 };
 
@@ -165,6 +166,7 @@ void xl_classify(struct xl *x, struct xl_insn *n);
 bool xl_offered(const struct xl *x, const struct xl_insn *n);
 /* xl_regs.c: scratch registers */
 unsigned xl_pick(struct xl *x, unsigned avoid, bool legacy);
+unsigned xl_needed_last(const struct xl *x, unsigned regs, unsigned k);
 void xl_spill(struct xl *x, int r);
 void xl_unspill(struct xl *x, unsigned mask);
 static inline uint64_t xl_slot(const struct xl *x, int r)

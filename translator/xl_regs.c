@@ -20,39 +20,34 @@ void xl_unspill(struct xl *x, unsigned mask)
     }
 }
 
-/* How soon register r is needed again. */
-static unsigned next_use(const struct xl *x, unsigned r)
+/* Those of the registers that are needed last of all, from instruction k on. */
+unsigned xl_needed_last(const struct xl *x, unsigned regs, unsigned k)
 {
-    unsigned k = x->cur + 1;
-    while (k < x->n && !(x->insn[k].use & BIT(r)))
-        k++;
-    return k - x->cur;
+    for (unsigned left; k < x->n && (left = regs & ~(unsigned)x->use[k]); k++)
+        regs = left;
+    return regs;
+}
+
+/* The lowest of them; RBP and R13 as a base cost a displacement byte. */
+static unsigned first_of(unsigned regs)
+{
+    unsigned cheap = regs & ~(BIT(R_RBP) | BIT(R_R13));
+    return (unsigned)__builtin_ctz(cheap ? cheap : regs);
 }
 
 /* Chooses a scratch register outside avoid and makes it free. legacy: one that needs no REX prefix. */
 unsigned xl_pick(struct xl *x, unsigned avoid, bool legacy)
 {
-    int best = NO_REG;
-    unsigned best_score = 0;
     avoid |= x->pinned;
-    if (!x->m64 && !legacy) {
-        for (unsigned r = R_R8; r <= R_R15; r++)
-            if (!(avoid & BIT(r)))
-                return r;
-    }
-    avoid |= BIT(R_RSP);
-    for (unsigned r = 0; r < (x->m64 && !legacy ? 16u : 8u); r++) {
-        if (avoid & BIT(r))
-            continue;
-        unsigned score = (x->spilled & BIT(r) ? 1000 : 0) + next_use(x, r);
-        /* RBP and R13 as a base cost a displacement byte. */
-        score = score * 2 + ((r & 7) != R_RBP);
-        if (best == NO_REG || score > best_score)
-            best = (int)r, best_score = score;
-    }
-    CHECK(best != NO_REG);
-    xl_spill(x, best);
-    return (unsigned)best;
+    if (!x->m64 && !legacy && (~avoid & 0xff00))
+        return (unsigned)__builtin_ctz(~avoid & 0xff00);
+    unsigned regs = (x->m64 && !legacy ? 0xffffu : 0xffu) & ~(avoid | BIT(R_RSP));
+    CHECK(regs);
+    if (regs & x->spilled) /* costs nothing */
+        regs &= x->spilled;
+    unsigned best = first_of(xl_needed_last(x, regs, x->cur + 1));
+    xl_spill(x, (int)best);
+    return best;
 }
 
 void xl_add_point(struct xl *x, uint64_t pc, unsigned guest_off)

@@ -191,12 +191,33 @@ static bool has_is4(const struct xl_insn *n)
     return false;
 }
 
+/* Would each byte come out as it is? */
+static bool is_copy(const struct xl *x, const struct xl_insn *n)
+{
+    const ZydisDecodedInstruction *i = &n->i;
+    return x->m64 && i->encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY &&
+           (i->raw.prefix_count == 0 || (i->raw.prefix_count == 1 && i->raw.prefixes[0].value >> 4 == 4));
+}
+
+static void emit_tail(struct xl *x, const struct xl_insn *n, unsigned tail)
+{
+    if (x->m64)
+        em_bytes(x->hot, n->bytes + tail, n->i.length - tail);
+    else
+        for (; tail < n->i.length; tail++)
+            em8(x->hot, n->bytes[tail] & (tail + 1u == n->i.length && has_is4(n) ? 0x7f : 0xff));
+}
+
 /* reg >= 0 replaces ModRM.reg. */
 void xl_rewrite_reg(struct xl *x, const struct xl_insn *n, const struct xl_site *s, int reg)
 {
     struct emit *e = x->hot;
     const ZydisDecodedInstruction *i = &n->i;
     bool modrm = i->attributes & ZYDIS_ATTRIB_HAS_MODRM;
+    if (!s && reg < 0 && is_copy(x, n)) {
+        em_bytes(e, n->bytes, i->length);
+        return;
+    }
     if (!x->m64 && i->encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY && i->opcode_map == ZYDIS_OPCODE_MAP_DEFAULT &&
         (i->opcode & 0xf0) == 0x40) { /* one-byte INC/DEC are REX prefixes in 64-bit mode */
         emit_legacy_prefixes(x, n);
@@ -227,8 +248,7 @@ void xl_rewrite_reg(struct xl *x, const struct xl_insn *n, const struct xl_site 
     } else if (i->raw.imm[0].size) {
         tail = i->raw.imm[0].offset;
     }
-    for (; tail < i->length; tail++)
-        em8(e, n->bytes[tail] & (!x->m64 && tail + 1u == i->length && has_is4(n) ? 0x7f : 0xff));
+    emit_tail(x, n, tail);
 }
 
 void xl_rewrite(struct xl *x, const struct xl_insn *n, const struct xl_site *s) { xl_rewrite_reg(x, n, s, -1); }

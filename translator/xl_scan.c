@@ -96,7 +96,7 @@ enum xl_status xl_scan(struct xl *x)
         if (x->in->strategy)
             n->strategy = (uint8_t)x->in->strategy(x->in->opaque, off, &n->alone);
         off += n->i.length;
-        x->n++;
+        x->use[x->n++] = n->use;
         if (n->ends || x->r->crosses)
             break;
     }
