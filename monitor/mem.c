@@ -393,3 +393,17 @@ uint8_t *mem_direct(struct vcpu *v, uint64_t lin, unsigned how, int *fault)
         return NULL;
     return p.host;
 }
+
+uint8_t *mem_direct_over_code(struct vcpu *v, uint64_t lin, unsigned below, unsigned n)
+{
+    struct mem_page p;
+    bool global;
+    if ((v->c.key & CPU_KEY_AC) || mem_page_watched(v, lin) || translate(v, lin, MEM_W, &p, &global) || p.rom ||
+        !p.host)
+        return NULL;
+    const uint8_t *f = gpmem_page_flags(v->mem, p.gpa);
+    if (!f || (*f & GP_TRACED_MASK) != GP_CODE)
+        return NULL;
+    vcpu_trace_write(v, p.gpa - below, n);
+    return p.host;
+}

@@ -31,6 +31,9 @@ int mem_write_u(struct vcpu *v, uint64_t lin, unsigned n, unsigned how, uint64_t
 /* Direct host pointer for a run of plain RAM inside one page, or NULL (MMIO, traced for writes, watched). On a fault returns
  * NULL with *fault = SYS_FAULT. For string instructions. */
 uint8_t *mem_direct(struct vcpu *v, uint64_t lin, unsigned how, int *fault);
+/* After mem_direct has refused a write to lin, of which n bytes from lin - below on, in the same page, are about to be written at
+ * once: if all that is in the way is translated code, what came from these bytes is dropped. Host pointer of lin, or NULL. */
+uint8_t *mem_direct_over_code(struct vcpu *v, uint64_t lin, unsigned below, unsigned n);
 /* One page: what the byte at lin is, with paging checks as for a real access (A and D are set, the soft TLB is filled).
  * *host is NULL for MMIO, and for writes (MEM_W, MEM_RW) to ROM: mem_write drops those. Alignment, data breakpoints and
  * traced pages are the caller's: mem_check_align before, vcpu_trace_write and mem_check_watch when the access happens. */

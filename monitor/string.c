@@ -141,6 +141,9 @@ static int run_open(struct str *s, unsigned seg, uint64_t off, unsigned how, uin
     if (n > 1 && mem_linear(v, seg, low, (unsigned)n * s->size, how, &lin))
         n = 1;
     r->host = mem_direct(v, r->lin, how, &err);
+    /* A page of code that is cleared for its next owner, say: a look-up for each element costs 1 ms. */
+    if (!r->host && !err && how == MEM_W && n > 1)
+        r->host = mem_direct_over_code(v, r->lin, s->down ? (unsigned)(n - 1) * s->size : 0, (unsigned)n * s->size);
     if (r->host)
         r->max = n;
     return err;

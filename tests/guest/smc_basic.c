@@ -53,6 +53,36 @@ static void next_instruction(void)
     rt_printf("by push: %x\n", r);
 }
 
+static void copy_down(uint32_t to, uint32_t from, uint32_t n)
+{
+    __asm__ volatile("std; rep movsb; cld" : "+D"(to), "+S"(from), "+c"(n) : : "memory", "cc");
+}
+static void clear(uint32_t at, uint32_t n) { __asm__ volatile("rep stosb" : "+D"(at), "+c"(n) : "a"(0x90) : "memory"); }
+static unsigned sum_of_calls(uint32_t first, unsigned n)
+{
+    unsigned sum = 0;
+    for (unsigned i = 0; i < n; i++)
+        sum = sum * 3 + call(first + i * 16);
+    return sum;
+}
+/* Many functions of which some are overwritten, by one string instruction, up and down, inside a page and over its end. */
+static void strings(void)
+{
+    for (unsigned i = 0; i < 512; i++)
+        make(CODE(16) + i * 16, i);
+    for (unsigned i = 0; i < 512; i++)
+        make(CODE(20) + i * 16, 2 * i + 1);
+    rt_printf("strings %x %x ", sum_of_calls(CODE(16), 512), sum_of_calls(CODE(20), 512));
+    memcpy((void *)(CODE(16) + 32), (void *)(CODE(20) + 32), 1000);
+    rt_printf("%x ", sum_of_calls(CODE(16), 512));
+    copy_down(CODE(17) + 99, CODE(21) + 99, 200);
+    rt_printf("%x ", sum_of_calls(CODE(16), 512));
+    clear(CODE(16) + 5, 16 * 511); /* all but the first byte and the last return */
+    rt_printf("%x ", call(CODE(16)) & 0xffffff);
+    memset((void *)(CODE(16)), 0x90, 0x1ff0); /* the first byte too */
+    rt_printf("%x\n", call(CODE(16)));
+}
+
 static void functions(void)
 {
     make(CODE(0), 1);
@@ -152,6 +182,7 @@ int main(void)
 {
     next_instruction();
     functions();
+    strings();
     mappings();
     return 0;
 }

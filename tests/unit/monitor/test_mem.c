@@ -9,6 +9,7 @@
 #define mem_read_u t_read_u
 #define mem_write_u t_write_u
 #define mem_direct t_direct
+#define mem_direct_over_code t_direct_over_code
 #define mem_translate t_translate
 #define mem_fetch_page t_fetch_page
 #define mem_check_align t_check_align
@@ -514,6 +515,20 @@ Test(mem, direct_pointer_only_to_plain_memory)
     softtlb_flush_all(&v->tlb[0]);
     cr_expect_null(mem_direct(v, 0x5123, MEM_R, &fault));
     expect_pf(fault, 0x5123, 0);
+}
+
+Test(mem, long_write_over_code_drops_it_once_and_other_traces_refuse)
+{
+    *gpmem_page_flags(v->mem, 0x6000) = GP_CODE;
+    cr_expect_eq(mem_direct_over_code(v, 0x6123, 0x23, 0x80), ram(0x6123));
+    cr_expect_eq(n_traces, 1);
+    cr_expect_eq(traces[0].gpa, 0x6100);
+    cr_expect_eq(traces[0].bytes, 0x80);
+    *gpmem_page_flags(v->mem, 0x6000) = GP_CODE | GP_PT;
+    cr_expect_null(mem_direct_over_code(v, 0x6123, 0, 0x80));
+    cr_expect_null(mem_direct_over_code(v, ROM, 0, 0x80));
+    cr_expect_null(mem_direct_over_code(v, HOLE, 0, 0x80));
+    cr_expect_eq(n_traces, 1);
 }
 
 Test(mem, translate_gives_no_host_pointer_to_mmio_and_for_rom_writes)
