@@ -16,9 +16,10 @@
 #define BURST_WINDOW 256u
 #define MIN_WINDOW_NS 20000000u
 #define FEW_TURNS 16u /* in a window: whatever they cost does not matter */
-/* A host that keeps refusing mappings empties the world again and again: one such event may be paid off by so many good turns. */
-#define EMPTIED_COST 32u
-#define EMPTIED_LIMIT 160u
+/* A host that keeps refusing mappings (there is a limit to their number) empties the world again and again. Each such event is to be
+ * paid off by so much time of running; turns that only bring back what was lost do not count, and a large world has many. */
+#define EMPTIED_COST_NS 100000000u
+#define EMPTIED_LIMIT_NS 250000000u
 #define SWEEP_LOADS 16u /* CR3 loads between two looks for spaces that have ended */
 
 /* ---- FPU state: it stays in the signal frame of the world that ran last, until somebody wants it (vcpu.h, fpu_away) ---- */
@@ -428,17 +429,18 @@ enum direct_result direct_run(struct vcpu *v)
         direct_forget(s);
         if (rc == -RD_E_HOST)
             drop_world(d, s);
-        if ((s->emptied += EMPTIED_COST) >= EMPTIED_LIMIT && !s->refused) {
+        if ((s->emptied_ns += EMPTIED_COST_NS) >= EMPTIED_LIMIT_NS && !s->refused) {
             s->refused = true;
             v->stats->uw_refused++;
         }
         return DIRECT_NO;
     }
-    s->emptied -= s->emptied > 0;
     if (e.kind != UW_DEAD && state_out(v, s, &given, &u))
         return DIRECT_FAULT;
     uint64_t hidden = v->stats->uw_hidden, apart = v->stats->uw_apart;
     enum direct_result result = event(v, s, &e);
+    if (v->stats->uw_hidden == hidden)
+        s->emptied_ns -= s->emptied_ns < ns ? s->emptied_ns : ns;
     if (v->stats->uw_apart != apart) {
         uint64_t now = world_ns(s);
         direct_note_apart(s, given.rip, now - s->apart_ns);

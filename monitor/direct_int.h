@@ -39,7 +39,8 @@ struct space {
     bool direct;  /* promoted */
     bool narrow;  /* has run 32-bit code: DIR-2 */
     uint64_t user_ticks, burst_ticks, world_ns, turn_ns, apart_ns;
-    unsigned bursts, penalty, emptied;
+    unsigned bursts, penalty;
+    uint64_t emptied_ns;        /* what being emptied by the host has cost and good turns have not paid off yet */
     uint8_t apart[APART_SLOTS]; /* short turns in a row that began in a page and ended at one that runs translated */
     uint64_t used;              /* for choosing a victim */
     uint64_t fault_lin;         /* last address that was the guest's own fault: likely to be there now; ~0 = none */
