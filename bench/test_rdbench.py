@@ -144,7 +144,19 @@ class Steps(unittest.TestCase):
         self.assertEqual(scale.step_table(self.curves([1, 1.9, 3.9]))[1][0][-1], "NOT EXPLAINED")
 
     def test_known_steps_say_why(self):
-        self.assertIn("cache", scale.step_table(self.curves([1, 1, 3], "set"))[1][0][-1])
+        self.assertIn("level 1", scale.explanation("set", "native", 32, 64, 3, 3, {"level 1": 48}))
+        self.assertIn("jump cache", scale.explanation("code", "window", 256, 512, 16, 3, {}))
+        self.assertIn("max_map_count", scale.explanation("maps", "direct", 32768, 65536, 9, 1.1, {}))
+
+    def test_a_step_that_the_cpu_takes_too_is_the_cpus(self):
+        self.assertIn("natively x 3.0", scale.explanation("kset", "window", 1024, 2048, 3.5, 3.0, {}))
+        self.assertIsNone(scale.explanation("kset", "window", 1024, 2048, 6, 3.0, {}))
+        self.assertIsNone(scale.explanation("kset", "window", 1024, 2048, 6, 3.0, {"level 2": 2048}))
+        self.assertIsNone(scale.explanation("ram-fork", "window", 256, 512, 3, 0, {"level 2": 300}))
+
+    def test_no_engine_of_ours_is_excused_without_a_reason(self):
+        for engine in ("native", "window", "soft", "direct", "auto", "trap"):
+            self.assertIsNone(scale.explanation("ring", engine, 8, 16, 5, 1, {}))
 
     def test_page_has_a_chart_of_each_curve(self):
         header = {"date": "", "cpu": "<cpu>", "cpus": 1, "tsc_hz": 1e9, "kernel": "", "commit": "", "modified": False, "rounds": 1, "load": 0}

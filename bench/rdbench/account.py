@@ -97,7 +97,7 @@ def chart(accounts):
     left, width, bar, parts = 150, 640, 16, []
     per_line = 3
     for i, c in enumerate(used):
-        x, y = left + i % per_line * 215, 4 + i // per_line * 15
+        x, y = 10 + i % per_line * 270, 4 + i // per_line * 15
         parts.append('<rect x="%d" y="%d" width="10" height="10" fill="%s" stroke="#888" stroke-width=".3"/><text x="%d" y="%d">%s</text>'
                      % (x, y, CLASSES[c][1], x + 14, y + 9, html.escape(CLASSES[c][0])))
     y = 14 + (len(used) + per_line - 1) // per_line * 15
@@ -115,5 +115,5 @@ def chart(accounts):
             x += w
         parts.append('<text x="%d" y="%d">%.1f s</text>' % (left + width + 6, y + 12, a["wall_s"]))
         y += bar + 5
-    return ('<svg viewBox="0 0 %d %d" width="100%%" role="img" aria-label="where the time went">%s</svg>'
+    return ('<svg viewBox="0 0 %d %d" role="img" aria-label="where the time went">%s</svg>'
             % (left + width + 60, y + 4, "".join(parts)))

@@ -87,11 +87,11 @@ def as_markdown(header, rows):
     return "\n".join([line(header), "|" + "---|" * len(header)] + [line(r) for r in rows])
 
 
-def tables(data, titles, order, accounts):
+def tables(data, titles, order, accounts, caches=None):
     """(title, header, rows) of everything that was measured."""
     for suite in data:
         if suite == "scale":
-            yield from scale.tables(scale.collect(data), order)
+            yield from scale.tables(scale.collect(data), order, caches)
             continue
         yield titles.get(suite, suite), *(paper_table(data, order) if suite == "nano" else suite_table(data, suite, order))
     if accounts:
@@ -113,7 +113,7 @@ def as_json(header, data, order, accounts):
                     "ratio_native": summary.ratio(figures, e, "native"), "ratio_tcg": summary.ratio(figures, e, "tcg"),
                     "note": f.note, "result": sorted(f.checks)}
                 for e, f in summary.measured(figures).items()}
-    out["steps"] = [dict(zip(("curve", "engine", "from", "to", "factor", "why"), s)) for s in scale.steps(scale.collect(data))]
+    out["steps"] = [dict(zip(("curve", "engine", "from", "to", "factor", "why"), s)) for s in scale.steps(scale.collect(data), header.get("caches"))]
     for t in summary.targets():
         m = t.measured(data)
         if m is not None:
@@ -126,55 +126,92 @@ def as_json(header, data, order, accounts):
 
 STYLE = """body{font:15px/1.45 system-ui,sans-serif;margin:2em auto;max-width:70em;padding:0 1em;color:#222}
 table{border-collapse:collapse;font-size:13px;margin:.5em 0 1.5em}td,th{border-bottom:1px solid #ccc;padding:2px 8px;text-align:right}
-td:first-child,th:first-child{text-align:left}.no{color:#b00;font-weight:bold}svg text{font:11px system-ui,sans-serif}
-@media print{body{margin:0;max-width:none}table,svg{break-inside:avoid}}"""
+td:first-child,th:first-child{text-align:left;white-space:nowrap}.text td,.text th{text-align:left}.no{color:#b00;font-weight:bold}
+svg{width:100%;max-width:860px;display:block}svg text{font:11px system-ui,sans-serif}h2,h3{break-after:avoid}
+@media print{@page{margin:14mm}body{margin:0;max-width:none;padding:0;font-size:12px}table{font-size:9.5px}td,th{padding:1px 5px}
+svg,tr{break-inside:avoid}thead{display:table-header-group}*{print-color-adjust:exact;-webkit-print-color-adjust:exact}}"""
 COLOURS = {"native": "#444", "window": "#1f77b4", "soft": "#7fb2d9", "direct": "#2ca02c", "auto": "#17becf", "trap": "#d62728",
            "tcg": "#ff9d2e", "uml": "#9467bd", "bochs": "#8c564b"}
 
 
-def chart(data, suite, base, order):
-    """Horizontal bars on a logarithmic scale: cost in relation to base (1 = the same). Empty if there is nothing to show."""
-    engines = [e for e in engines_in(data, suite, order) if e != base]
-    rows = []
+CHART_HEIGHT = 700  # of one picture: a page when printed
+
+
+def ratio_rows(data, suite, base, engines):
+    """(workload, [(engine, ratio)]) of those that have any."""
     for name, figures in data[suite].items():
         values = [(e, summary.ratio(figures, e, base)) for e in engines]
         values = [(e, v) for e, v in values if v]
         if values:
-            rows.append((name, values))
+            yield name, values
+
+
+def charts(data, suite, base, order):
+    """Horizontal bars on a logarithmic scale: cost in relation to base (1 = the same). Empty if there is nothing to show."""
+    engines = [e for e in engines_in(data, suite, order) if e != base]
+    rows = list(ratio_rows(data, suite, base, engines))
     if not rows:
         return ""
     every = [v for _, values in rows for _, v in values] + [1.0]
     low, high = math.floor(math.log10(min(every)) - 0.01), math.ceil(math.log10(max(every)) + 0.01)
-    left, width, bar = 130, 620, 11
+    pieces, used = [[]], 0
+    for row in rows:
+        height = BAR * len(row[1]) + 5
+        if used + height > CHART_HEIGHT:
+            pieces.append([])
+            used = 0
+        pieces[-1].append(row)
+        used += height
+    return "".join(chart(piece, base, engines, low, high) for piece in pieces)
+
+
+BAR = 11
+
+
+def chart(rows, base, engines, low, high):
+    left, width = 130, 620
     x = lambda v: left + (math.log10(v) - low) / (high - low) * width
-    parts, y = [], 24
+    bars, y = [], 24 + 15 * ((len(engines) - 1) // 7)
     for i, e in enumerate(engines):
-        parts.append('<rect x="%d" y="4" width="10" height="10" fill="%s"/><text x="%d" y="13">%s</text>'
-                     % (left + i * 90, COLOURS.get(e, "#888"), left + i * 90 + 14, html.escape(e)))
+        at, line = left + i % 7 * 90, 4 + i // 7 * 15
+        bars.append('<rect x="%d" y="%d" width="10" height="10" fill="%s"/><text x="%d" y="%d">%s</text>'
+                    % (at, line, COLOURS.get(e, "#888"), at + 14, line + 9, html.escape(e)))
     top = y
     for name, values in rows:
-        parts.append('<text x="%d" y="%d" text-anchor="end">%s</text>'
-                     % (left - 6, y + bar * len(values) / 2 + 4, html.escape(name)))
+        bars.append('<text x="%d" y="%d" text-anchor="end">%s</text>' % (left - 6, y + BAR * len(values) / 2 + 4, html.escape(name)))
         for e, v in values:
             a, b = sorted((x(1.0), x(v)))
-            parts.append('<rect x="%.1f" y="%d" width="%.1f" height="%d" fill="%s"><title>%s %s: %s</title></rect>'
-                         '<text x="%.1f" y="%d">%s</text>'
-                         % (a, y, max(b - a, 1), bar - 2, COLOURS.get(e, "#888"), html.escape(name), e, number(v),
-                            max(b, x(1.0)) + 3, y + bar - 2, number(v)))
-            y += bar
+            bars.append('<rect x="%.1f" y="%d" width="%.1f" height="%d" fill="%s"><title>%s %s: %s</title></rect>'
+                        '<text x="%.1f" y="%d">%s</text>'
+                        % (a, y, max(b - a, 1), BAR - 2, COLOURS.get(e, "#888"), html.escape(name), e, number(v),
+                           max(b, x(1.0)) + 3, y + BAR - 2, number(v)))
+            y += BAR
         y += 5
-    for k in range(low, high + 1):
-        parts.append('<line x1="%.1f" y1="%d" x2="%.1f" y2="%d" stroke="#bbb"%s/><text x="%.1f" y="%d" text-anchor="middle">%s</text>'
-                     % (x(10.0 ** k), top - 4, x(10.0 ** k), y, "" if k == 0 else ' stroke-dasharray="2 3"',
-                        x(10.0 ** k), y + 13, "%g" % 10.0 ** k))
-    return ('<svg viewBox="0 0 %d %d" width="100%%" role="img" aria-label="cost in relation to %s">%s</svg>'
-            % (left + width + 60, y + 20, base, "".join(parts)))
+    grid = ['<line x1="%.1f" y1="%d" x2="%.1f" y2="%d" stroke="#bbb"%s/><text x="%.1f" y="%d" text-anchor="middle">%s</text>'
+            % (x(10.0 ** k), top - 4, x(10.0 ** k), y, "" if k == 0 else ' stroke-dasharray="2 3"', x(10.0 ** k), y + 13, "%g" % 10.0 ** k)
+            for k in range(low, high + 1)]
+    return ('<svg viewBox="0 0 %d %d" role="img" aria-label="cost in relation to %s">%s</svg>'
+            % (left + width + 60, y + 20, base, "".join(grid + bars)))
 
 
-def html_table(header, rows):
+def html_table(header, rows, text=False):
+    """text: columns of words."""
     cell = lambda c: '<td class="no">%s</td>' % c if c in ("NO", "NOT EXPLAINED") else "<td>%s</td>" % html.escape(c)
-    return ("<table><tr>" + "".join("<th>%s</th>" % html.escape(h) for h in header) + "</tr>"
+    return ("<table%s><thead><tr>" % (' class="text"' if text else "") + "".join("<th>%s</th>" % html.escape(h) for h in header) + "</tr></thead>"
             + "".join("<tr>" + "".join(cell(c) for c in r) + "</tr>" for r in rows) + "</table>")
+
+
+WIDEST = 12  # columns that fit on a page
+
+
+def html_tables(header, rows):
+    """Costs and ratios side by side, or below one another."""
+    first = next((i for i, h in enumerate(header) if "/" in h), len(header))
+    if len(header) <= WIDEST or first == len(header):
+        return html_table(header, rows)
+    bases = sorted({h.split("/")[1] for h in header[first:]})
+    parts = [(list(range(first)))] + [[0] + [i for i in range(first, len(header)) if header[i].endswith("/" + b)] for b in bases]
+    return "".join(html_table([header[i] for i in p], [[r[i] for i in p] for r in rows]) for p in parts)
 
 
 def as_html(header, data, titles, order, accounts):
@@ -183,18 +220,18 @@ def as_html(header, data, titles, order, accounts):
            "</p>"]
     for suite in data:
         if suite == "scale":
-            out.append(scale.as_html(scale.collect(data), order, COLOURS, describe(header) + ".", html_table))
+            out.append(scale.as_html(scale.collect(data), order, COLOURS, describe(header) + ".", html_table, header.get("caches")))
             continue
         out.append("<h2>%s</h2>" % html.escape(titles.get(suite, suite)))
         for base in ("native", "tcg"):
-            svg = chart(data, suite, base, order)
+            svg = charts(data, suite, base, order)
             if svg:
                 out.append("<h3>Cost in relation to %s (logarithmic; left of 1 is faster)</h3>%s" % (base, svg))
-        out.append(html_table(*(paper_table(data, order) if suite == "nano" else suite_table(data, suite, order))))
+        out.append(html_tables(*(paper_table(data, order) if suite == "nano" else suite_table(data, suite, order))))
     if accounts:
         out.append("<h2>Where the time went</h2><p>Of the whole run of a suite under an engine, the guest's boot and the warming up "
                    "included: medians over the rounds, in per cent of the wall time.</p>")
-        out += [account.chart(accounts), html_table(*account.turned(*account.table(accounts))), html_table(*account.callout_table(accounts))]
+        out += [account.chart(accounts), html_table(*account.turned(*account.table(accounts))), html_table(*account.callout_table(accounts), text=True)]
     goals = target_table(data)
     if goals[1]:
         out.append("<h2>Goals</h2>" + html_table(*goals))

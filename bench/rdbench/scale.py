@@ -19,12 +19,29 @@ CURVES = {
     "ram-fork": ("fork and wait", "MiB of guest RAM", "us"),
 }
 STEP = 2.0
-# (curve, engine, or None for all, lower point, or None for all): text
-EXPLAINED = {
-    ("set", None, 32): "the first-level data cache ends at 32 or 48 KiB",
-    ("set", None, 1024): "the second-level cache ends at 1 or 2 MiB; translated code has the soft TLB's misses as well",
-    ("set", None, 2048): "the second-level cache ends at 1 or 2 MiB; translated code has the soft TLB's misses as well",
-}
+PEERS = ("tcg", "uml", "bochs")
+TRANSLATED = ("window", "soft", "trap", "auto")  # of user code
+CPU = ("native", "direct", "auto")
+# (curve, engines, lowest and highest point at which the step may begin, text). What the caches of the machine and native
+# runs explain comes before these; see explanation().
+EXPLAINED = [
+    ("set", CPU, 2048, 32768, "the TLB: 1,536 or 2,048 pages of 4 KiB are 6 to 8 MiB, a miss walks tables, in a cloud VM those of two levels"),
+    ("set", TRANSLATED, 1024, 131072, "the soft TLB's own entries, 24 bytes for each page, no longer fit the first-level cache, then the second-level one"),
+    ("set", ("tcg",), 64, 131072, "QEMU: its soft TLB starts with 256 entries and grows by use"),
+    ("code", ("native", "direct"), 128, 1024, "the CPU's predictor of jump targets: 8,192 to 12,288 jumps"),
+    ("code", TRANSLATED, 64, 128, "probably the CPU's predictor and first-level cache: a block's look-up in the jump cache touches two more lines and jumps"),
+    ("code", TRANSLATED, 256, 1024, "the jump cache: blocks 256 KiB apart share one of its 65,536 slots (address bits 2 to 17), and one that is not in "
+     "it is looked up by the run loop, 0.15 us; auto: until the process runs directly"),
+    ("code", TRANSLATED, 2048, 16384, "blocks and their administration, some 300 bytes for 64 of guest code, outgrow the caches, then the 64 MiB of the "
+     "translation cache"),
+    ("code", ("tcg",), 8, 1024, "QEMU: its jump cache has 4,096 entries, and jumps to another page are not chained"),
+    ("maps", ("direct", "auto"), 32768, 65536, "the host's limit of mappings (vm.max_map_count, 65,530): a process with more is translated from the third time that its "
+     "world was emptied"),
+    ("maps", CPU, 1024, 32768, "the TLB: 1,536 or 2,048 pages, then the caches of upper levels; each page costs a cache line for its data and one for its entry"),
+    ("maps", TRANSLATED, 1024, 4096, "the soft TLB's entries, a cache line of the host's for each page, outgrow its caches together with the pages"),
+    ("maps", TRANSLATED, 8192, 131072, "the soft TLB: 65,536 slots by address bits 12 to 27, 256 MiB; every other page is used"),
+    ("maps", ("trap",), 1024, 131072, "shadow pages: what is not in the window's mappings is put there by a host system call"),
+]
 
 
 def collect(data):
@@ -37,14 +54,28 @@ def collect(data):
     return out
 
 
-def explanation(curve, engine, point):
-    for key in ((curve, engine, point), (curve, engine, None), (curve, None, point), (curve, None, None)):
-        if key in EXPLAINED:
-            return EXPLAINED[key]
-    return None
+def cache_between(curve, a, b, caches):
+    """The cache that is outgrown from a to b KiB. caches: {name: KiB}."""
+    if curve not in ("set", "kset", "code"):
+        return None
+    found = [(n, kib) for n, kib in (caches or {}).items() if a <= kib <= b]
+    return "the CPU's cache: %s ends at %d KiB" % found[0] if found else None
 
 
-def steps(curves):
+def explanation(curve, engine, a, b, factor=0, native=0, caches=None):
+    """native: the factor of the same step natively. If the engine's is not much more, it is the CPU's."""
+    if engine != "native" and native > STEP / 1.5 and factor / native <= 1.5:
+        return "so does the CPU: natively x %.1f" % native
+    cache = cache_between(curve, a, b, caches)
+    if cache and (engine in ("native", "direct") or factor <= 1.5 * native):
+        return cache
+    for c, names, low, high, text in EXPLAINED:
+        if c == curve and engine in names and low <= a <= high:
+            return text
+    return "not one of ours, and not looked into" if engine in PEERS else None
+
+
+def steps(curves, caches=None):
     """(curve, engine, from point, to point, factor, explanation or None) where a cost more than doubles."""
     found = []
     for curve, engines in curves.items():
@@ -53,28 +84,61 @@ def steps(curves):
             for a, b in zip(xs, xs[1:]):
                 low, high = points[a].median, points[b].median
                 if low > 0 and high / low > STEP:
-                    found.append((curve, engine, a, b, high / low, explanation(curve, engine, a)))
+                    cpu = engines.get("native", {})
+                    native = cpu[b].median / cpu[a].median if a in cpu and b in cpu and cpu[a].median > 0 else 0
+                    found.append((curve, engine, a, b, high / low, explanation(curve, engine, a, b, high / low, native, caches)))
     return found
+
+
+def three_digits(x):
+    return "%.*f" % (max(0, 2 - int(math.floor(math.log10(x)))), x) if x > 0 else "0"
 
 
 def table(curve, engines, order):
     names = [e for e in order if e in engines]
     points = sorted({p for e in names for p in engines[e]})
-    number = lambda f: "-" if f is None else "%.3g" % f.median
+    number = lambda f: "-" if f is None else three_digits(f.median)
     return ["%s, %s" % CURVES[curve][1:]] + names, [[str(p)] + [number(engines[e].get(p)) for e in names] for p in points]
 
 
-def step_table(curves):
+def step_table(curves, caches=None):
     header = ["curve", "engine", "from", "to", "factor", "why"]
-    return header, [[c, e, str(a), str(b), "%.1f" % f, why or "NOT EXPLAINED"] for c, e, a, b, f, why in steps(curves)]
+    return header, [[c, e, str(a), str(b), "%.1f" % f, why or "NOT EXPLAINED"] for c, e, a, b, f, why in steps(curves, caches)]
 
 
-def tables(curves, order):
+def tables(curves, order, caches=None):
     for curve, engines in curves.items():
         yield ("Scaling: " + CURVES[curve][0], *table(curve, engines, order))
-    header, rows = step_table(curves)
+    header, rows = step_table(curves, caches)
     if rows:
         yield "Scaling: where a cost more than doubles between neighbours", header, rows
+
+
+def ticks(low, high):
+    """(value, whether it has a number) for an axis of decades: also 2 and 5 where there are few."""
+    minor = (1, 2, 5) if high - low <= 2 else (1,)
+    return [m * 10.0 ** k for k in range(low, high + 1) for m in minor if k < high or m == 1]
+
+
+def short(n):
+    return "%dM" % (n >> 20) if n >= 1 << 20 else "%dK" % (n >> 10) if n >= 1 << 13 else str(n)
+
+
+DASHES = ("", "7 2", "2 2", "9 2 2 2", "", "4 3", "1 3", "6 2 1 2", "3 1")  # in print, colours alone do not tell
+
+
+def dash(engine, order):
+    return DASHES[order.index(engine) % len(DASHES)]
+
+
+def legend(names, order, colours, left, per_line, pitch):
+    """Pieces of line with names; returns the parts and the height they take."""
+    parts = []
+    for i, e in enumerate(names):
+        x, y = left + i % per_line * pitch, 4 + i // per_line * 15
+        parts.append('<line x1="%d" y1="%d" x2="%d" y2="%d" stroke="%s" stroke-width="3" stroke-dasharray="%s"/><text x="%d" y="%d">%s</text>'
+                     % (x, y + 5, x + 22, y + 5, colours.get(e, "#888"), dash(e, order), x + 27, y + 9, html.escape(e)))
+    return parts, 15 * -(-len(names) // per_line)
 
 
 def chart(curve, engines, order, colours):
@@ -84,39 +148,39 @@ def chart(curve, engines, order, colours):
     ys = [f.median for e in names for f in engines[e].values() if f.median > 0]
     if len(xs) < 2 or not ys:
         return ""
-    left, top, width, height = 60, 24, 600, 220
-    low, high = math.floor(math.log10(min(ys)) - 0.01), math.ceil(math.log10(max(ys)) + 0.01)
+    left, width, height = 60, 600, 220
+    parts, below = legend(names, order, colours, left, 7, 85)
+    top = below + 14
+    low, high = math.floor(math.log10(min(ys)) + 0.001), math.ceil(math.log10(max(ys)) - 0.001)
+    high = max(high, low + 1)
     x = lambda p: left + (math.log2(p) - math.log2(xs[0])) / (math.log2(xs[-1]) - math.log2(xs[0])) * width
     y = lambda v: top + height - (math.log10(v) - low) / (high - low) * height
-    parts = []
-    for k in range(low, high + 1):
+    for v in ticks(low, high):
         parts.append('<line x1="%d" y1="%.1f" x2="%d" y2="%.1f" stroke="#ddd"/><text x="%d" y="%.1f" text-anchor="end">%g</text>'
-                     % (left, y(10.0 ** k), left + width, y(10.0 ** k), left - 5, y(10.0 ** k) + 4, 10.0 ** k))
-    for i, p in enumerate(xs):
-        if len(xs) <= 9 or i % 2 == 0:
-            parts.append('<text x="%.1f" y="%d" text-anchor="middle">%d</text>' % (x(p), top + height + 14, p))
-    parts.append('<text x="%d" y="%d" text-anchor="end">%s</text>' % (left + width, top + height + 28, html.escape(CURVES[curve][1])))
-    for i, e in enumerate(names):
+                     % (left, y(v), left + width, y(v), left - 5, y(v) + 4, v))
+    for p in xs:
+        parts.append('<line x1="%.1f" y1="%d" x2="%.1f" y2="%d" stroke="#888"/><text x="%.1f" y="%d" text-anchor="middle">%s</text>'
+                     % (x(p), top + height, x(p), top + height + 4, x(p), top + height + 16, short(p)))
+    parts.append('<text x="%d" y="%d" text-anchor="end">%s</text>' % (left + width, top + height + 31, html.escape(CURVES[curve][1])))
+    for e in names:
         colour = colours.get(e, "#888")
         points = sorted((p, f.median) for p, f in engines[e].items() if f.median > 0)
-        parts.append('<rect x="%d" y="4" width="10" height="10" fill="%s"/><text x="%d" y="13">%s</text>'
-                     % (left + i * 80, colour, left + i * 80 + 14, html.escape(e)))
-        parts.append('<polyline fill="none" stroke="%s" stroke-width="1.5" points="%s"/>'
-                     % (colour, " ".join("%.1f,%.1f" % (x(p), y(v)) for p, v in points)))
+        parts.append('<polyline fill="none" stroke="%s" stroke-width="1.5" stroke-dasharray="%s" points="%s"/>'
+                     % (colour, dash(e, order), " ".join("%.1f,%.1f" % (x(p), y(v)) for p, v in points)))
         parts += ['<circle cx="%.1f" cy="%.1f" r="2.2" fill="%s"><title>%s, %d: %.3g</title></circle>'
                   % (x(p), y(v), colour, html.escape(e), p, v) for p, v in points]
-    return ('<svg viewBox="0 0 %d %d" width="100%%" role="img" aria-label="%s">%s</svg>'
-            % (left + width + 20, top + height + 34, html.escape(CURVES[curve][0]), "".join(parts)))
+    return ('<svg viewBox="0 0 %d %d" role="img" aria-label="%s">%s</svg>'
+            % (left + width + 20, top + height + 38, html.escape(CURVES[curve][0]), "".join(parts)))
 
 
-def as_html(curves, order, colours, describe, html_table):
+def as_html(curves, order, colours, describe, html_table, caches=None):
     if not curves:
         return ""
     out = ["<h2>Scaling</h2><p>Cost against size, both logarithmic. ", html.escape(describe), "</p>"]
     for curve, engines in curves.items():
         out += ["<h3>%s (%s)</h3>" % (html.escape(CURVES[curve][0]), html.escape(CURVES[curve][2])), chart(curve, engines, order, colours),
                 html_table(*table(curve, engines, order))]
-    header, rows = step_table(curves)
+    header, rows = step_table(curves, caches)
     out.append("<h3>Where a cost more than doubles between neighbouring points</h3>")
-    out.append(html_table(header, rows) if rows else "<p>Nowhere.</p>")
+    out.append(html_table(header, rows, text=True) if rows else "<p>Nowhere.</p>")
     return "".join(out)
