@@ -37,6 +37,7 @@ class Modes(unittest.TestCase):
         self.assertIn("no user code", self.wrong("direct", 5, 0))
         self.assertIsNone(self.wrong("direct", 5, 0, user=False))
         self.assertIsNone(self.wrong("direct", 5, 9))
+        self.assertIn("from the start", self.wrong("auto", 5, 9))
         self.assertIsNone(engines.wrong_mode(engine("tcg"), None, True))
 
     def test_trap_and_emulate_traps_and_nobody_else(self):

@@ -58,7 +58,11 @@ def wrong_mode(engine, counters, user_code):
         return "user code ran directly"
     if engine.name == "direct" and user_code and not direct:
         return "no user code ran directly"
-    if engine.name == "auto" and user_code and not counters.get("tc_entries"):
+    if engine.name == "direct" and counters.get("uw_promoted"):
+        return "user code began translated"
+    if engine.name == "auto" and direct and not counters.get("uw_promoted"):
+        return "user code ran directly from the start"
+    if engine.name != "native" and not counters.get("tc_entries"):
         return "nothing was translated"
     return None
 

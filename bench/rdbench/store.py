@@ -29,7 +29,14 @@ class Store:
             f.write(json.dumps(header) + "\n")
 
     def done(self, rnd, suite, engine):
-        return any((r["round"], r["suite"], r["engine"]) == (rnd, suite, engine) for r in self.records)
+        return any((r.get("round"), r.get("suite"), r.get("engine")) == (rnd, suite, engine) for r in self.records)
+
+    def add_failure(self, text):
+        """A run that gave no result; a resumed run tries it again."""
+        self.add({"failure": text})
+
+    def failures(self):
+        return [r["failure"] for r in self.records if "failure" in r]
 
     def add(self, record):
         self.records.append(record)
@@ -37,7 +44,8 @@ class Store:
             f.write(json.dumps(record) + "\n")
 
     def rewrite(self):
-        """Drops a half-written last line before more is appended."""
+        """Drops a half-written last line, and failures, before more is appended."""
+        self.records = [r for r in self.records if "failure" not in r]
         with open(self.path + ".part", "w", encoding="utf-8") as f:
             for item in [self.header] + self.records:
                 f.write(json.dumps(item) + "\n")

@@ -32,6 +32,8 @@ def collect(records):
     """{suite: {workload: {engine: Figure}}}, in order of appearance."""
     out = {}
     for r in records:
+        if "failure" in r:
+            continue
         suite = out.setdefault(r["suite"], {})
         for name, s in r.get("samples", {}).items():
             figure = suite.setdefault(name, {}).setdefault(r["engine"], Figure(s["unit"]))
