@@ -161,6 +161,8 @@ static void sweep(struct vcpu *v)
 void direct_rest(struct vcpu *v)
 {
     struct direct *d = v->priv->direct;
+    if (d)
+        uw_rest(d->pool);
     if (d && d->n_live && (d->cr3_loads >= SWEEP_LOADS || (d->cr3_loads && v->exit.reason == VM_EXIT_HLT)))
         sweep(v);
 }

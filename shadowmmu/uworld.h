@@ -89,6 +89,8 @@ struct uw_event {
 };
 /* Runs guest user code from *s until something happens; *s is then the state at that event. 0, or as uw_flush (did not run). */
 int uw_run(struct uworld *w, struct uw_state *s, struct uw_event *ev);
+/* The monitor's thread will do something else, wherever the host likes. */
+void uw_rest(struct uw_pool *p);
 /* Makes the current or, if there is none, the next uw_run return soon. Any thread, signal handlers. A later run may see one
  * more UW_KICK than was asked for. */
 void uw_kick(struct uworld *w);

@@ -67,6 +67,7 @@
 #include "base/bits.h"
 #include "shadowmmu/uworld.h"
 #include <linux/filter.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <sys/types.h>
@@ -173,6 +174,9 @@ struct uworld {
     uint16_t sel[4]; /* selectors loaded in the guest thread */
     pid_t mapper;    /* its thread id, */
     int mapper_cpu;  /* ... and the CPU it is bound to, or -1 */
+    int guest_cpu;   /* the same of the guest thread */
+    bool shares;     /* the monitor's CPU */
+    uint8_t streak;  /* turns in a row that speak against that, or for it */
     unsigned n_ldt;
     uint32_t ldt_base[UW_LDT_ENTRIES];
 };
@@ -192,6 +196,9 @@ struct uw_pool {
     uint64_t spin_max;       /* TSC ticks; 0: never spin */
     uint64_t tsc_per_us;
     bool cpuid_faults;
+    bool several_cpus;
+    int shared_cpu;      /* which the monitor's thread is bound to, or -1 */
+    cpu_set_t cpus;      /* that the monitor may use */
     int fail_status;     /* wait status of the first process that gave up, for *why */
     uint64_t frame_addr; /* in the world; 0 until the first event */
     size_t frame_bytes;  /* from there to the end of the signal stack */
@@ -220,6 +227,11 @@ bool uw_switch(struct uworld *w);
 /* Waits until *word is no longer val (or a spurious end) for 100 ms at most. */
 void uw_futex_wait(void *word, uint32_t val);
 void uw_futex_wake(void *word);
+/* uworld_cpu.c: before the mapper is woken; around a turn, which took so many ticks */
+void uw_cpu_init(struct uw_pool *p);
+void uw_cpu_mapper(struct uworld *w);
+void uw_cpu_before(struct uworld *w);
+void uw_cpu_after(struct uworld *w, uint64_t ticks);
 /* uworld_pool.c: whether the world's process still lives; if not, it is marked so. */
 bool uw_alive(struct uworld *w);
 void uw_kill(struct uworld *w);

@@ -6,7 +6,6 @@
 #include "base/err.h"
 #include <asm/ldt.h>
 #include <errno.h>
-#include <sched.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -15,20 +14,6 @@
 #define MAPPER_LIMIT_NS 60000000000ull
 
 static bool performed(const struct uworld *w) { return w->hdr->done == w->hdr->seq; }
-
-/* Spinning for the mapper does not pay: an idle CPU takes far longer to wake up than two switches on this one, and the CPU that
- * the guest thread spins on is not free at all. So the mapper is kept on the CPU that the monitor is about to leave to it. */
-static void bring_mapper_here(struct uworld *w)
-{
-    int cpu = sched_getcpu();
-    if (cpu == w->mapper_cpu || cpu < 0 || cpu >= CPU_SETSIZE)
-        return;
-    cpu_set_t here;
-    CPU_ZERO(&here);
-    CPU_SET((unsigned)cpu, &here);
-    sched_setaffinity(w->mapper, sizeof here, &here); /* if it is refused, all still works */
-    w->mapper_cpu = cpu;
-}
 
 static bool wait_performed(struct uworld *w)
 {
@@ -62,7 +47,9 @@ static int perform(struct uworld *w)
     h->err = 0;
     w->pool->counts.batches++;
     w->pool->counts.commands += n;
-    bring_mapper_here(w);
+    /* Spinning for the mapper does not pay: an idle CPU takes far longer to wake up than two switches on this one, and the CPU that
+     * the guest thread spins on is not free at all. So the mapper is kept on the CPU that the monitor is about to leave to it. */
+    uw_cpu_mapper(w);
     atomic_fetch_add(&h->seq, 1);
     uw_futex_wake(&h->seq);
     if (!wait_performed(w)) {

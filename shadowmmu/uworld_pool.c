@@ -128,6 +128,9 @@ static void request(struct uw_pool *p, struct uworld *w)
     w->pid = 0;
     w->n_cmds = w->n_ldt = 0;
     w->spin_monitor = w->spin_guest = (struct uw_spinner){0};
+    w->guest_cpu = -1;
+    w->shares = false;
+    w->streak = 0;
     memset(w->sel, 0xff, sizeof w->sel);
     p->starting = w;
     p->zhdr->slot_pos = w->slot_pos;
@@ -404,10 +407,8 @@ static int make_control(struct uw_pool *p)
 
 static void set_spin(struct uw_pool *p, uint64_t tsc_per_us)
 {
-    cpu_set_t cpus;
-    bool alone = !sched_getaffinity(0, sizeof cpus, &cpus) && CPU_COUNT(&cpus) < 2;
     p->tsc_per_us = tsc_per_us ? tsc_per_us : 1;
-    p->spin_max = alone ? 0 : p->cfg.spin_us * p->tsc_per_us;
+    p->spin_max = p->several_cpus ? p->cfg.spin_us * p->tsc_per_us : 0;
 }
 
 /* Whether CPUID faults in the worlds, found out by looking: CPUID is not in the stub, but the setting is the zygote's. */
@@ -423,6 +424,7 @@ static bool cpuid_can_fault(const struct uw_config *cfg)
 static int bring_up(struct uw_pool *p, const char **why)
 {
     uint64_t ns = clock_now_ns(), tsc = uw_tsc();
+    uw_cpu_init(p);
     set_spin(p, 2000);
     p->cpuid_faults = cpuid_can_fault(&p->cfg);
     p->cfg.fault_cpuid = p->cpuid_faults;
@@ -487,6 +489,7 @@ void uw_pool_destroy(struct uw_pool *p)
 {
     if (!p)
         return;
+    uw_rest(p);
     if (p->n_used)
         be_like_worlds(p, false);
     if (p->starting && take_pid(p))

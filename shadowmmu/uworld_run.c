@@ -84,7 +84,7 @@ static bool wait_spinning(struct uworld *w)
 
 static bool wait_event(struct uworld *w)
 {
-    if (w->pool->spin_max && spin_now(&w->spin_monitor)) {
+    if (w->pool->spin_max && !w->shares && spin_now(&w->spin_monitor)) {
         bool good = wait_spinning(w);
         spin_result(&w->spin_monitor, good);
         if (good) {
@@ -104,7 +104,7 @@ static void wake_guest(struct uworld *w)
         uw_futex_wake(&w->mb->turn);
     if (w->hdr->spin_guest)
         spin_result(&w->spin_guest, !asleep);
-    w->hdr->spin_guest = spin_now(&w->spin_guest) ? (uint32_t)w->pool->spin_max : 0;
+    w->hdr->spin_guest = !w->shares && spin_now(&w->spin_guest) ? (uint32_t)w->pool->spin_max : 0;
 }
 
 bool uw_switch(struct uworld *w)
@@ -262,7 +262,10 @@ int uw_run(struct uworld *w, struct uw_state *s, struct uw_event *ev)
     }
     w->pool->counts.runs++;
     put_state(w, s);
+    uw_cpu_before(w);
+    uint64_t since = uw_tsc();
     bool alive = uw_switch(w);
+    uw_cpu_after(w, uw_tsc() - since);
     atomic_store(&w->running, 0);
     atomic_store(&w->kick, 0);
     /* A frame elsewhere: the guest has got at rt_sigreturn and moved its signal stack. */
