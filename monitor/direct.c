@@ -1,21 +1,9 @@
 /* monitor/direct.c - see direct.h. */
 #include "monitor/direct_int.h"
-#include "base/clock.h"
 #include "base/err.h"
 #include <stdlib.h>
 #include <string.h>
 
-/* Promotion: user time spent translated and how long it ran between two kernel entries, in TSC ticks. Demotion: time of the world
- * per turn, which includes what entering and leaving costs it (about 2.5 us). Setting a world up costs milliseconds, a turn
- * a signal and two hand-offs: only programs that compute gain. Translated code is up to seven times slower: what is promoted at 60 us
- * a turn takes at least 9 + 2.5 us directly and is not demoted at once. */
-#define PROMOTE_TICKS 40000000u
-#define PROMOTE_BURST 140000u
-#define DEMOTE_NS 9000u
-#define LONG_TURN_NS 200000u /* waiting is then for the CPU, not for the hand-off: no tier could help */
-#define BURST_WINDOW 256u
-#define MIN_WINDOW_NS 20000000u
-#define FEW_TURNS 16u /* in a window: whatever they cost does not matter */
 /* A host that keeps refusing mappings (there is a limit to their number) empties the world again and again. Each such event is to be
  * paid off by so much time of running; turns that only bring back what was lost do not count, and a large world has many. */
 #define EMPTIED_COST_NS 100000000u
@@ -58,13 +46,14 @@ int direct_create(struct direct **out, struct vcpu *v, enum vm_user_mode mode, c
         return 0;
     }
     for (unsigned i = 0; i < SPACES; i++)
-        d->space[i].cr3 = d->space[i].fault_lin = ~0ull;
+        direct_new_space(d, &d->space[i], ~0ull);
+    direct_measure(d, v->stats);
     v->fpu_fetch = fpu_fetch;
     *out = d;
     return 0;
 }
 
-static void drop_world(struct direct *d, struct space *s)
+void direct_drop_world(struct direct *d, struct space *s)
 {
     unsigned i = 0;
     if (!s->world)
@@ -84,7 +73,7 @@ void direct_destroy(struct direct *d)
     if (!d)
         return;
     for (unsigned i = 0; i < SPACES; i++)
-        drop_world(d, &d->space[i]);
+        direct_drop_world(d, &d->space[i]);
     uw_pool_destroy(d->pool);
     free(d);
 }
@@ -109,10 +98,9 @@ static struct space *space_of(struct vcpu *v)
     struct direct *d = v->priv->direct;
     uint64_t cr3 = cr3_base(v);
     struct space *s = space_slot(d, cr3);
-    if (s->cr3 != cr3) {
-        drop_world(d, s);
-        *s = (struct space){.cr3 = cr3, .fault_lin = ~0ull, .stale = true};
-        s->direct = d->mode == VM_USER_DIRECT;
+    if (s->cr3 != cr3 || s->ended) {
+        direct_drop_world(d, s);
+        direct_new_space(d, s, cr3);
     }
     return s;
 }
@@ -125,11 +113,10 @@ static void evict(struct direct *d)
         if (!victim || d->live[i]->used < victim->used)
             victim = d->live[i];
     if (victim)
-        drop_world(d, victim);
+        direct_drop_world(d, victim);
 }
 
-/* Has the guest taken all user mappings out of the space's root table? So kernels do before they free it. */
-static bool root_is_empty(struct vcpu *v, const struct space *s)
+bool direct_root_is_empty(struct vcpu *v, const struct space *s)
 {
     bool lma = cpu_long_mode(&v->c), pae = !lma && (v->c.cr4 & CR4_PAE);
     /* PAE: the last gigabyte is the kernel's wherever it has a part of its own. */
@@ -151,10 +138,10 @@ static void sweep(struct vcpu *v)
     d->cr3_loads = 0;
     for (unsigned i = d->n_live; i-- > 0;) {
         struct space *s = d->live[i];
-        if (!root_is_empty(v, s))
+        if (!direct_root_is_empty(v, s))
             continue;
-        drop_world(d, s);
-        *s = (struct space){.cr3 = ~0ull, .fault_lin = ~0ull};
+        direct_drop_world(d, s);
+        direct_new_space(d, s, ~0ull);
     }
 }
 
@@ -183,77 +170,44 @@ bool direct_wanted(struct vcpu *v)
     if (!d || !state_allows(v))
         return false;
     const struct space *s = space_slot(d, cr3_base(v));
-    if (s->cr3 != cr3_base(v))
+    if (s->cr3 != cr3_base(v) || s->ended)
         return d->mode == VM_USER_DIRECT;
-    return s->direct && !s->refused && !direct_is_careful(s, v->c.rip);
+    return s->tier.direct && !s->refused && !direct_is_careful(s, v->c.rip);
 }
 
 bool direct_careful(struct vcpu *v)
 {
     struct direct *d = v->priv->direct;
     const struct space *s = space_slot(d, cr3_base(v));
-    return s->cr3 == cr3_base(v) && s->direct && !s->refused && direct_is_careful(s, v->c.rip);
+    return s->cr3 == cr3_base(v) && s->tier.direct && !s->refused && direct_is_careful(s, v->c.rip);
 }
 
 void direct_account(struct vcpu *v, uint64_t ticks)
 {
     struct direct *d = v->priv->direct;
     struct space *s = space_slot(d, cr3_base(v));
-    if (d->mode != VM_USER_AUTO || s->cr3 != cr3_base(v)) {
-        if (d->mode == VM_USER_AUTO) {
-            fpu_leave(v);
-            space_of(v);
-        }
+    if (d->mode != VM_USER_AUTO)
+        return;
+    if (s->cr3 != cr3_base(v) || s->ended) {
+        fpu_leave(v);
+        space_of(v);
         return;
     }
-    if (s->direct)
+    if (s->tier.direct || s->refused || !tier_translated(&s->tier, &d->costs, ticks))
         return;
-    s->user_ticks += ticks;
-    s->burst_ticks += ticks;
-    if (++s->bursts < BURST_WINDOW && s->burst_ticks < (uint64_t)PROMOTE_TICKS << s->penalty)
-        return;
-    uint64_t burst = s->burst_ticks / s->bursts;
-    if (burst >= PROMOTE_BURST && s->user_ticks >= (uint64_t)PROMOTE_TICKS << s->penalty && !s->refused) {
-        s->direct = true;
-        v->stats->uw_promoted++;
+    v->stats->uw_promoted++;
+    v->stats->uw_promoted_again += s->tier.why == TIER_WHY_SLOWER;
+}
+
+/* Spaces end without telling. One whose root table is empty soon after it ran has; its account is not the next owner's. */
+static void forget_ended(struct vcpu *v, const struct space *current)
+{
+    struct direct *d = v->priv->direct;
+    for (unsigned i = 0; i < RECENT; i++) {
+        struct space *s = &d->space[d->recent[i]];
+        if (s != current && s->cr3 != ~0ull && !s->ended)
+            s->ended = direct_root_is_empty(v, s);
     }
-    s->bursts = 0;
-    s->burst_ticks = 0;
-}
-
-/* CPU time that the world's process has used. */
-static uint64_t world_ns(const struct space *s)
-{
-    clockid_t id;
-    return clock_getcpuclockid(uw_pid(s->world), &id) ? 0 : clock_ns(id);
-}
-
-/* Direct code came back after ns. Not worth it: coming back too often, or waiting for the hand-offs for longer than the code ran, as
- * on a host whose CPUs are all busy. The world's CPU time has its spinning for the monitor in it, time by the clock has other
- * processes in it: the smaller one is nearer. Turns that an interrupt ended (kicked) are not the program's doing. */
-static void account_direct(struct vcpu *v, struct space *s, uint64_t ns, bool kicked)
-{
-    s->turn_ns += ns;
-    s->bursts += !kicked;
-    if (s->bursts < BURST_WINDOW && s->turn_ns < MIN_WINDOW_NS)
-        return;
-    unsigned turns = s->bursts;
-    uint64_t wall = s->turn_ns;
-    s->turn_ns = 0;
-    uint64_t now = world_ns(s), spent = now - s->world_ns;
-    s->world_ns = now;
-    s->bursts = 0;
-    s->burst_ticks = 0;
-    if (v->priv->direct->mode != VM_USER_AUTO || turns < FEW_TURNS)
-        return;
-    uint64_t mean = (spent < wall ? spent : wall) / turns;
-    if (mean >= DEMOTE_NS && (wall < 2 * spent || mean >= LONG_TURN_NS))
-        return;
-    s->direct = false;
-    s->user_ticks = 0;
-    s->penalty += s->penalty < 8;
-    v->stats->uw_demoted++;
-    drop_world(v->priv->direct, s);
 }
 
 void direct_cr3_loaded(struct vcpu *v)
@@ -261,8 +215,11 @@ void direct_cr3_loaded(struct vcpu *v)
     struct direct *d = v->priv->direct;
     struct space *s = space_slot(d, cr3_base(v));
     d->cr3_loads++;
-    if (s->cr3 == cr3_base(v))
-        s->stale = true;
+    forget_ended(v, s->cr3 == cr3_base(v) ? s : NULL);
+    if (s->cr3 != cr3_base(v))
+        return;
+    s->stale = true;
+    d->recent[d->n_recent++ % RECENT] = (uint16_t)(s - d->space);
 }
 
 void direct_invlpg(struct vcpu *v, uint64_t lin)
@@ -340,7 +297,7 @@ static enum direct_result event(struct vcpu *v, struct space *s, const struct uw
     case UW_SYSENTER: return syscall_event(v, SYS_OP_SYSENTER, 0);
     case UW_KICK: return DIRECT_GO_ON;
     case UW_DEAD:
-        drop_world(v->priv->direct, s);
+        direct_drop_world(v->priv->direct, s);
         s->refused = true;
         v->stats->uw_refused++;
         return DIRECT_NO;
@@ -370,9 +327,7 @@ static bool world_for(struct vcpu *v, struct space *s)
         return false;
     d->live[d->n_live++] = s;
     s->stale = false;
-    s->bursts = 0;
-    s->turn_ns = 0;
-    s->world_ns = world_ns(s);
+    direct_start_window(s);
     return true;
 }
 
@@ -401,6 +356,7 @@ enum direct_result direct_run(struct vcpu *v)
     struct direct *d = v->priv->direct;
     struct uw_state u, given;
     struct uw_event e;
+    uint64_t since = __builtin_ia32_rdtsc();
     if (d->cr3_loads >= SWEEP_LOADS && d->n_live)
         sweep(v);
     struct space *s = space_of(v);
@@ -419,18 +375,18 @@ enum direct_result direct_run(struct vcpu *v)
     struct acct_span span = acct_begin(&v->stats->acct, ACCT_host_call);
     int rc = uw_flush(s->world);
     acct_end(&v->stats->acct, &span, ACCT_host_call);
-    uint64_t start = clock_now_ns();
+    uint64_t start = __builtin_ia32_rdtsc();
     uint32_t before = acct_enter(&v->stats->acct, ACCT_direct_user);
     rc = rc ? rc : uw_run(s->world, &u, &e);
     acct_enter(&v->stats->acct, before);
     v->stats->acct.count[ACCT_world_switch]++;
-    uint64_t ns = clock_now_ns() - start;
+    uint64_t ran = __builtin_ia32_rdtsc() - start;
     __atomic_store_n(&d->running, NULL, __ATOMIC_SEQ_CST);
     v->stats->uw_runs++;
     if (rc) { /* did not run: the host refused mappings, and the world is empty or dead */
         direct_forget(s);
         if (rc == -RD_E_HOST)
-            drop_world(d, s);
+            direct_drop_world(d, s);
         if ((s->emptied_ns += EMPTIED_COST_NS) >= EMPTIED_LIMIT_NS && !s->refused) {
             s->refused = true;
             v->stats->uw_refused++;
@@ -441,16 +397,17 @@ enum direct_result direct_run(struct vcpu *v)
         return DIRECT_FAULT;
     uint64_t hidden = v->stats->uw_hidden, apart = v->stats->uw_apart;
     enum direct_result result = event(v, s, &e);
+    uint64_t ns = ran * 1024 / d->ticks_per_1024ns;
     if (v->stats->uw_hidden == hidden)
         s->emptied_ns -= s->emptied_ns < ns ? s->emptied_ns : ns;
     if (v->stats->uw_apart != apart) {
-        uint64_t now = world_ns(s);
+        uint64_t now = direct_world_ns(s);
         direct_note_apart(s, given.rip, now - s->apart_ns);
         s->apart_ns = now;
     }
-    /* Hidden faults are the cost of moving in, paid once; what counts is how the program itself comes back. */
-    if (s->world && v->stats->uw_hidden == hidden)
-        account_direct(v, s, ns, e.kind == UW_KICK);
+    if (s->world)
+        direct_account_turn(v, s, since, ran,
+                            e.kind != UW_KICK && v->stats->uw_hidden == hidden && result != DIRECT_STEP);
     return result;
 }
 

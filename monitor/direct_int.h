@@ -6,6 +6,7 @@
  */
 #ifndef MONITOR_DIRECT_INT_H
 #define MONITOR_DIRECT_INT_H
+#include "monitor/tier.h"
 #include "monitor/vm_int.h"
 #include "shadowmmu/ptwalk.h"
 #include "shadowmmu/uworld.h"
@@ -16,6 +17,7 @@
 #define CHUNK_SHIFT 21
 #define CHUNK_HASH 64u
 #define APART_SLOTS 64u
+#define RECENT 4u
 
 /* 2 MiB of a world: the entries as they were when their pages were mapped. */
 struct chunk {
@@ -36,10 +38,10 @@ struct space {
     struct chunk *chunk[CHUNK_HASH];
     bool stale;   /* CR3 was loaded since it ran */
     bool refused; /* something in it cannot run directly */
-    bool direct;  /* promoted */
+    bool ended;   /* its root table was found empty: who has it now is another one */
     bool narrow;  /* has run 32-bit code: DIR-2 */
-    uint64_t user_ticks, burst_ticks, world_ns, turn_ns, apart_ns;
-    unsigned bursts, penalty;
+    struct tier tier;
+    uint64_t world_ns, run_ticks, apart_ns; /* CPU time of the world, time by the clock in it, since the window began */
     uint64_t emptied_ns;        /* what being emptied by the host has cost and good turns have not paid off yet */
     uint8_t apart[APART_SLOTS]; /* short turns in a row that began in a page and ended at one that runs translated */
     uint64_t used;              /* for choosing a victim */
@@ -51,11 +53,31 @@ struct direct {
     struct uw_pool *pool;
     struct uworld *running; /* for the kick */
     uint64_t clock;
+    struct tier_costs costs;
+    uint64_t ticks_per_1024ns;
     unsigned cr3_loads; /* since sweep */
+    unsigned n_recent;
+    uint16_t recent[RECENT]; /* spaces that ran last */
     unsigned n_live;
     struct space *live[SPACES]; /* those that have a world */
     struct space space[SPACES];
 };
+
+/* -- direct.c -- */
+void direct_drop_world(struct direct *d, struct space *s);
+/* Has the guest taken all user mappings out of the space's root table? So kernels do before they free it. nofpu. */
+bool direct_root_is_empty(struct vcpu *v, const struct space *s);
+
+/* -- direct_tier.c: what the policy (tier.h) is told, and what follows from its verdicts -- */
+/* Runs turns without user code, to see what they take on this host. */
+void direct_measure(struct direct *d, struct stats *st);
+void direct_new_space(struct direct *d, struct space *s, uint64_t cr3);
+/* The space has got a world. */
+void direct_start_window(struct space *s);
+/* A turn that began at these ticks and of which so many were spent in uw_run; entered: it ended in the guest's kernel by what the
+ * program did. May take the world away. */
+void direct_account_turn(struct vcpu *v, struct space *s, uint64_t since, uint64_t run_ticks, bool entered);
+uint64_t direct_world_ns(const struct space *s);
 
 /* -- direct_map.c -- */
 void direct_forget(struct space *s); /* the world is empty or gone */

@@ -1,0 +1,95 @@
+/* monitor/direct_tier.c - what turns of direct execution cost, at start-up and since; the policy itself is tier.c. */
+#include "base/clock.h"
+#include "monitor/direct_int.h"
+#include <string.h>
+
+#define TRIALS 24u
+#define TRIAL_PAGE 0x40000000u /* nothing is mapped there in a new world */
+/* Hidden faults that bring a program of usual size into a new world. */
+#define MOVE_PAGES 100u
+/* If it cannot be measured: what was seen on the machines this was written on. */
+#define USUAL_TURN_NS 2500u
+#define USUAL_MAP_NS 8000u
+
+/* The cheapest of some turns that end at the first instruction, and of some mappings. */
+static void try_turns(struct uworld *w, uint64_t *turn, uint64_t *map)
+{
+    struct uw_state u;
+    struct uw_event e;
+    for (unsigned i = 0; i < TRIALS; i++) {
+        memset(&u, 0, sizeof u);
+        u.rip = TRIAL_PAGE;
+        u.cs = UW_CS64;
+        uint64_t start = __builtin_ia32_rdtsc();
+        if (uw_run(w, &u, &e) || e.kind != UW_EXCEPTION)
+            return;
+        uint64_t ran = __builtin_ia32_rdtsc() - start;
+        *turn = ran < *turn ? ran : *turn;
+    }
+    for (unsigned i = 0; i < TRIALS; i++) {
+        uint64_t start = __builtin_ia32_rdtsc();
+        if (uw_map(w, TRIAL_PAGE, 0, PAGE_SIZE, UW_R) || uw_flush(w))
+            return;
+        uint64_t took = __builtin_ia32_rdtsc() - start;
+        *map = took < *map ? took : *map;
+    }
+}
+
+void direct_measure(struct direct *d, struct stats *st)
+{
+    uint64_t ns = clock_now_ns(), ticks = __builtin_ia32_rdtsc(), turn = ~0ull, map = ~0ull;
+    struct uworld *w = uw_get(d->pool);
+    if (w) {
+        try_turns(w, &turn, &map);
+        uw_put(w);
+        uw_rest(d->pool);
+    }
+    ticks = __builtin_ia32_rdtsc() - ticks;
+    ns = clock_now_ns() - ns;
+    d->ticks_per_1024ns = ticks * 1024 / (ns ? ns : 1);
+    d->ticks_per_1024ns += !d->ticks_per_1024ns;
+    if (turn == ~0ull)
+        turn = USUAL_TURN_NS * d->ticks_per_1024ns / 1024;
+    if (map == ~0ull)
+        map = USUAL_MAP_NS * d->ticks_per_1024ns / 1024;
+    d->costs = (struct tier_costs){.bare_turn = turn, .turn = turn + map / 2, .move = MOVE_PAGES * (turn + map)};
+    st->uw_cost_turn_ns = turn * 1024 / d->ticks_per_1024ns;
+    st->uw_cost_map_ns = map * 1024 / d->ticks_per_1024ns;
+}
+
+void direct_new_space(struct direct *d, struct space *s, uint64_t cr3)
+{
+    *s = (struct space){.cr3 = cr3, .fault_lin = ~0ull, .stale = true};
+    tier_init(&s->tier);
+    s->tier.direct = d->mode == VM_USER_DIRECT;
+}
+
+/* CPU time that the world's process has used. */
+uint64_t direct_world_ns(const struct space *s)
+{
+    clockid_t id;
+    return clock_getcpuclockid(uw_pid(s->world), &id) ? 0 : clock_ns(id);
+}
+
+void direct_start_window(struct space *s)
+{
+    s->world_ns = direct_world_ns(s);
+    s->run_ticks = 0;
+}
+
+void direct_account_turn(struct vcpu *v, struct space *s, uint64_t since, uint64_t run_ticks, bool entered)
+{
+    struct direct *d = v->priv->direct;
+    s->run_ticks += run_ticks;
+    if (d->mode != VM_USER_AUTO || !tier_turn(&s->tier, __builtin_ia32_rdtsc() - since, entered))
+        return;
+    /* The world's CPU time has its spinning for the monitor in it, time by the clock has other processes in it: the smaller one is
+     * nearer. */
+    uint64_t cpu = (direct_world_ns(s) - s->world_ns) * d->ticks_per_1024ns / 1024;
+    if (tier_judge(&s->tier, &d->costs, cpu < s->run_ticks ? cpu : s->run_ticks)) {
+        v->stats->uw_demoted++;
+        direct_drop_world(d, s);
+        return;
+    }
+    direct_start_window(s);
+}
