@@ -156,6 +156,8 @@ static enum step host_fault(struct vcpu *v)
         vcpu_report(v, "a fault in translated code that no guest instruction explains");
         return STEP_OUT;
     }
+    if ((p->fault_trap == EXC_GP || p->fault_trap == EXC_SS) && !(b->key.mode & CPU_KEY_CAREFUL))
+        return careful(v); /* the address may be that of an empty entry of the soft TLB's: was it the guest's? */
     switch (p->fault_trap) {
     case EXC_GP:
     case EXC_SS: sys_fault_err(v, EXC_GP, 0); break;

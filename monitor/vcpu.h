@@ -64,9 +64,11 @@ struct vcpu {
     uint64_t jump_target;          /* host pc to continue at */
     uint64_t link_pc;              /* exit taken: host pc of its jump, or 0 */
     uint64_t exit_code;            /* enum tc_exit */
+    uint64_t keep;                 /* generated code parks a register here over a few instructions */
     uint64_t gs_base, gs_base_neg; /* GS base of the window that blocks of the current mode use, and minus it */
     uint64_t const_page, const_sign, const_jc, const_63, const_31, const_15; /* PEXT masks, see xl_layout */
-    uint64_t const_cr8;
+    uint64_t const_cr8, const_stack, const_window;
+    int64_t stack_from[8];
     uint32_t cr8_slow;       /* see vcpu_share_cr8 */
     uint32_t event_pending;  /* something the run loop must look at: interrupt, NMI, kick. STI tests it. */
     uint32_t in_tc;          /* between tc_enter and tc_exit */

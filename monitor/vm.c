@@ -46,6 +46,15 @@ static void fill_layout(struct vcpu *v, struct xl_layout *l)
     l->site = ADDR(site);
     l->link_pc = ADDR(link_pc);
     l->event_pending = ADDR(event_pending);
+    l->keep = ADDR(keep);
+    l->const_stack = ADDR(const_stack);
+    l->const_window = ADDR(const_window);
+    l->stack_from = ADDR(stack_from);
+    l->stack_span = STLB_STACK_SPAN;
+    v->const_stack = -(uint64_t)STLB_STACK_WINDOW;
+    v->const_window = 7ull << 9;
+    for (unsigned i = 0; i < 8; i++)
+        v->stack_from[i] = stlb_stack_from(i);
     l->gs_base = ADDR(gs_base);
     l->gs_base_neg = ADDR(gs_base_neg);
     l->const_page = ADDR(const_page);
@@ -55,7 +64,8 @@ static void fill_layout(struct vcpu *v, struct xl_layout *l)
     l->const_31 = ADDR(const_31);
     l->const_15 = ADDR(const_15);
     for (unsigned i = 0; i < 2; i++) {
-        l->tlb[i] = (struct xl_tlb_layout){ADDR(tlb[i].tag_r), ADDR(tlb[i].tag_w), ADDR(tlb[i].addend)};
+        l->tlb[i] = (struct xl_tlb_layout){ADDR(tlb[i].tag_r), ADDR(tlb[i].tag_w), ADDR(tlb[i].addend),
+                                           ADDR(tlb[i].stack_r), ADDR(tlb[i].stack_w)};
         l->jc[i] = (struct xl_jc_layout){ADDR(jc[i].tag), ADDR(jc[i].pc)};
     }
     l->count = (struct xl_count_layout){ADDR(count_blocks), ADDR(count_insns), ADDR(count_indirect),

@@ -11,6 +11,7 @@ static inline bool is_global(const struct softtlb *t, unsigned i) { return t->gl
 static inline uint64_t page_at(const struct softtlb *t, unsigned i) { return (uint64_t)-t->tag_r[i]; }
 static inline bool is_filled(const struct softtlb *t, unsigned i) { return stlb_index(page_at(t, i)) == i; }
 
+static void forget_stack(struct softtlb *t) { t->stack_r = t->stack_w = (struct stlb_stack){STLB_STACK_NONE, 0}; }
 static void drop(struct softtlb *t, unsigned i) { t->tag_r[i] = t->tag_w[i] = never_tag(i); }
 
 void softtlb_init(struct softtlb *t)
@@ -18,6 +19,7 @@ void softtlb_init(struct softtlb *t)
     /* A tag of 0 is that of page 0: of another index everywhere else, but also one past the end of the address space. */
     drop(t, 0);
     drop(t, STLB_SIZE - 1);
+    forget_stack(t);
     t->n_listed = 0;
     t->large = 0;
     t->huge = false;
@@ -27,6 +29,7 @@ void softtlb_flush_all(struct softtlb *t)
 {
     for (unsigned k = 0; k < t->n_listed; k++)
         drop(t, t->listed[k]);
+    forget_stack(t);
     t->n_listed = 0;
     t->large = 0;
     t->huge = false;
@@ -35,6 +38,7 @@ void softtlb_flush_all(struct softtlb *t)
 void softtlb_flush_nonglobal(struct softtlb *t)
 {
     unsigned kept = 0;
+    forget_stack(t);
     for (unsigned k = 0; k < t->n_listed; k++) {
         unsigned i = t->listed[k];
         if (!is_filled(t, i))
@@ -52,6 +56,7 @@ void softtlb_fill(struct softtlb *t, uint64_t lin, const uint8_t *host_page, uin
 {
     unsigned i = stlb_index(lin);
     uint64_t bit = 1ull << (i % 64);
+    forget_stack(t);
     if (!is_filled(t, i)) {
         if (t->n_listed == STLB_LISTED)
             softtlb_flush_all(t);
@@ -70,6 +75,7 @@ void softtlb_fill(struct softtlb *t, uint64_t lin, const uint8_t *host_page, uin
 void softtlb_flush_page(struct softtlb *t, uint64_t lin)
 {
     unsigned i = stlb_index(lin), shift = t->huge ? 30 : 22, kept = 0;
+    forget_stack(t);
     if (t->tag_r[i] == -(int64_t)PAGE(lin)) {
         drop(t, i);
         if (t->n_listed && t->listed[t->n_listed - 1] == i) /* one page again and again must not fill the list */
@@ -91,11 +97,21 @@ void softtlb_flush_page(struct softtlb *t, uint64_t lin)
 
 void softtlb_protect(struct softtlb *t, const uint8_t *host_page)
 {
+    forget_stack(t);
     for (unsigned k = 0; k < t->n_listed; k++) {
         unsigned i = t->listed[k];
         if (page_at(t, i) + t->addend[i] == (uintptr_t)host_page)
             t->tag_w[i] = never_tag(i);
     }
+}
+
+typedef void entry_fn(void *opaque, uint64_t lin, const uint8_t *host, bool write, bool global);
+
+static void each_stack(const struct softtlb *t, const struct stlb_stack *s, bool write, entry_fn *f, void *opaque)
+{
+    uint64_t lin = PAGE((uint64_t)-s->tag);
+    if (s->tag != STLB_STACK_NONE)
+        f(opaque, lin, (const uint8_t *)(uintptr_t)(lin + s->addend), write, is_global(t, stlb_index(lin)));
 }
 
 void softtlb_each(const struct softtlb *t,
@@ -109,4 +125,6 @@ void softtlb_each(const struct softtlb *t,
         if (wr && (!rd || r != w))
             f(opaque, w, (const uint8_t *)(uintptr_t)(w + t->addend[i]), true, is_global(t, i));
     }
+    each_stack(t, &t->stack_r, false, f, opaque);
+    each_stack(t, &t->stack_w, true, f, opaque);
 }

@@ -2,7 +2,7 @@
  *
  * Role:    direct-mapped by linear page number. tag_r/tag_w hold MINUS the page's linear address if a read / a write of that
  *          page may go straight to memory, else a value that can never match at that index. addend = host - linear.
- * Who:     generated code reads; softtlb_* (nofpu, vCPU thread) write.
+ * Who:     generated code reads, and enters stack_r and stack_w; softtlb_* (nofpu, vCPU thread) write.
  * Rule:    a write tag exists only if the guest's PTE allows it, its D bit is set, and the page has no trace flags; no tag at
  *          all for MMIO, for pages with a data breakpoint, for non-canonical addresses. Audit: softtlb_verify.
  */
@@ -16,7 +16,19 @@
 #define STLB_BITS 16
 #define STLB_SIZE (1u << STLB_BITS)
 #define STLB_LISTED 4096u /* full: everything is flushed */
+/* The page that an access on the stack was on last, found without an index. The tag is minus the start of a window of half a page,
+ * in which the access's last byte must be: the window starts STLB_STACK_SPAN bytes into the page or later, so that the first byte
+ * of what is no longer than that is in the page, too. An empty one is at 2^63, which is never canonical, and its host address is
+ * not either: the access itself faults, and is done again with care. */
+#define STLB_STACK_SPAN 128
+#define STLB_STACK_WINDOW 2048
+struct stlb_stack {
+    int64_t tag;
+    uint64_t addend;
+};
 struct softtlb {
+    struct stlb_stack stack_r,
+        stack_w; /* of what the tables have, for reads and for writes; emptied at every change of them */
     int64_t tag_r[STLB_SIZE];
     int64_t tag_w[STLB_SIZE];
     uint64_t addend[STLB_SIZE];
@@ -26,6 +38,17 @@ struct softtlb {
     bool huge;      /* a part of a page larger than 4 MiB was entered */
     uint64_t large; /* bit n: a part of a large page with (linear >> 21) & 63 == n was entered */
 };
+#define STLB_STACK_NONE INT64_MIN /* minus 2^63, which is 2^63 */
+/* Minus the window's distance from the page for a last byte whose bits 9 to 11 are n: the access is around its middle if it can be. */
+static inline int64_t stlb_stack_from(unsigned n)
+{
+    int64_t from = ((int64_t)n - 2) * 512;
+    return -(from < STLB_STACK_SPAN ? STLB_STACK_SPAN : from > STLB_STACK_WINDOW ? STLB_STACK_WINDOW : from);
+}
+static inline bool stlb_stack_is(const struct stlb_stack *s, uint64_t lin)
+{
+    return s->tag != STLB_STACK_NONE && ((uint64_t)-s->tag ^ lin) >> 12 == 0;
+}
 static inline unsigned stlb_index(uint64_t lin) { return (unsigned)(lin >> 12) & (STLB_SIZE - 1); }
 
 /* *t must be zero, as fresh memory is: what is never filled then costs no memory. */

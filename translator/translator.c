@@ -184,6 +184,7 @@ static void emit_all(struct xl *x)
         xl_group_release(x);
     }
     if (!x->stop) {
+        xl_settle_sp(x); /* the buffer was full */
         const struct xl_insn *last = &x->insn[x->cur - 1];
         xl_exit_to(x, xl_next_rip(x, last));
         r->d.tu_bytes = last->off + last->i.length;
@@ -202,6 +203,7 @@ enum xl_status xl_translate(struct xl *x, const struct xl_input *in, struct emit
     x->careful = in->key & CPU_KEY_CAREFUL;
     x->g = x->m64 ? &x->l->glue64 : &x->l->glue32;
     x->spilled = 0;
+    x->sp_ahead = 0;
     x->post_pending = false;
     r->d.n_exits = r->d.n_points = 0;
     r->d.ij_pc = r->d.ij_end = r->d.ij_miss_pc = 0;

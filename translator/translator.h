@@ -30,6 +30,7 @@ struct xl_glue {
 };
 struct xl_tlb_layout {
     uint64_t tag_r, tag_w, addend;
+    uint64_t stack_r, stack_w; /* tag and addend of the page of the stack */
 };
 struct xl_jc_layout {
     uint64_t tag, pc;
@@ -42,7 +43,10 @@ struct xl_count_layout {
 struct xl_layout {
     uint64_t cpu; /* struct cpu */
     uint64_t host_sp, ea, op, op_imm, site, link_pc, event_pending;
-    uint64_t gs_base, gs_base_neg; /* of the window in use: host = linear + gs_base; and minus that */
+    uint64_t keep;                                  /* of a register over a few instructions */
+    uint64_t gs_base, gs_base_neg;                  /* of the window in use: host = linear + gs_base; and minus that */
+    unsigned stack_span;                            /* bytes that a look-up of the page of the stack may cover */
+    uint64_t const_stack, const_window, stack_from; /* shadowmmu/softtlb.h: masks and table of its window */
     uint64_t const_page, const_sign, const_jc, const_63, const_31, const_15;
     uint64_t
         fpu_live; /* byte: the FPU state is in the registers, else code below CPL 3 has to ask for it; 0: it always is */

@@ -206,7 +206,7 @@ static bool joins(const struct plan *p, unsigned k, const struct access *a, cons
         (a->how != XL_READ && g->how == XL_READ))
         return false;
     int64_t lo = s->at < g->lo ? s->at : g->lo, hi = s->at + a->size > g->hi ? s->at + a->size : g->hi;
-    return hi - lo <= MAX_SPAN;
+    return hi - lo <= (g->stack ? (int64_t)p->x->l->stack_span : MAX_SPAN);
 }
 
 static void enter_group(struct plan *p, unsigned cur, const struct access *a)
@@ -230,8 +230,12 @@ static void enter_group(struct plan *p, unsigned cur, const struct access *a)
         return;
     p->addr[x->n_groups] = s;
     p->open[x->n_groups] = true;
-    x->group[x->n_groups++] = (struct xl_group){
-        .first = (uint8_t)cur, .last = (uint8_t)cur, .how = (uint8_t)a->how, .lo = s.at, .hi = s.at + a->size};
+    x->group[x->n_groups++] = (struct xl_group){.first = (uint8_t)cur,
+                                                .last = (uint8_t)cur,
+                                                .how = (uint8_t)a->how,
+                                                .stack = a->ea.base == R_RSP && a->ea.index < 0 && !a->ea.abs_valid,
+                                                .lo = s.at,
+                                                .hi = s.at + a->size};
     n->group = (uint8_t)x->n_groups;
 }
 
@@ -249,6 +253,21 @@ static unsigned pinned_between(const struct xl *x, unsigned first, unsigned last
     return m;
 }
 
+/* RCX, which the look-up on the stack leaves alone once it is done, if nothing else in the group's span wants it. */
+static bool can_be_rcx(const struct xl *x, const struct xl_group *g)
+{
+    if (!g->stack)
+        return false;
+    for (unsigned k = g->first; k <= g->last; k++) {
+        const struct xl_insn *n = &x->insn[k];
+        bool member = n->group && &x->group[n->group - 1] == g;
+        if ((n->use & BIT(R_RCX)) ||
+            !(member || n->act == XL_ACT_IDENT || n->act == XL_ACT_DROP || n->act == XL_ACT_LEA))
+            return false;
+    }
+    return true;
+}
+
 /* A register that no instruction of the group's span wants; R8 to R11 and R14 have uses of their own in 16/32-bit code. */
 static int find_register(const struct xl *x, const struct xl_group *g)
 {
@@ -257,6 +276,8 @@ static int find_register(const struct xl *x, const struct xl_group *g)
         return NO_REG;
     if (!x->m64)
         return busy & BIT(R_R12) ? R_R13 : R_R12;
+    if (can_be_rcx(x, g))
+        return R_RCX;
     for (unsigned k = g->first; k <= g->last; k++)
         busy |= x->use[k] | (x->insn[k].high_byte ? 0xffu : 0);
     /* The one that is wanted last, for it must be brought back then. */

@@ -76,6 +76,7 @@ enum xl_act {
 #define XL_MAX_GROUPS 8
 struct xl_group {
     uint8_t first, last, how;
+    bool stack; /* relative to RSP */
     int8_t reg; /* NO_REG: dissolved */
     int64_t lo, hi;
 };
@@ -98,6 +99,7 @@ struct xl {
     bool m64, careful;
     unsigned n, cur;
     uint16_t spilled;
+    int32_t sp_ahead; /* the guest's RSP is the host's and this: between pushes and pops that share a look-up */
     uint16_t pinned; /* scratch registers that hold a group's addend */
     unsigned n_groups;
     struct xl_group group[XL_MAX_GROUPS];
@@ -212,6 +214,7 @@ void xl_emit_push(struct xl *x, struct xl_insn *n);
 void xl_emit_pop(struct xl *x, struct xl_insn *n);
 void xl_emit_leave(struct xl *x, struct xl_insn *n);
 void xl_adjust_sp(struct xl *x, int32_t by);
+void xl_settle_sp(struct xl *x);
 /* Stores register src (or, src < 0, the sign-extended immediate) below the stack pointer and moves it. */
 void xl_push(struct xl *x, struct xl_insn *n, int src, uint64_t imm, unsigned size, unsigned avoid);
 /* xl_ctl.c */

@@ -9,6 +9,11 @@
  * hit: s2 = addend[s2]
  * The miss, out of line, calls C with the site's descriptor; it comes back to the access with s2 set, or leaves the TC.
  *
+ * An access relative to RSP, in 64-bit code, first tries the page that the last one was on, and needs no index:
+ *     rcx = stack.tag + rsp + disp + size - 1; rcx = PEXT(rcx, bits of half a page); jrcxz hit; jmp table
+ * hit: s2 = stack.addend; s2 may be rcx
+ * The table's way, out of line, enters what it finds as the stack's page.
+ *
  * Segments of 16/32-bit code that are not flat add, before that: ok = sign(offset + size - 1 - (limit + 1)), the base is added,
  * and the test becomes ok + 2 * rcx - 1 == 0, which also fails when the limit is exceeded.
  *
@@ -58,7 +63,7 @@ void xl_ea_of(struct xl *x, const struct xl_insn *n, struct xl_ea *ea)
 
 void xl_ea_stack(struct xl *x, int32_t disp, struct xl_ea *ea)
 {
-    *ea = (struct xl_ea){.base = R_RSP, .index = NO_REG, .disp = disp, .seg = S_SS};
+    *ea = (struct xl_ea){.base = R_RSP, .index = NO_REG, .disp = disp + x->sp_ahead, .seg = S_SS};
     ea->asize = x->m64 ? 8 : x->in->key & CPU_KEY_SS32 ? 4 : 2;
 }
 
@@ -125,19 +130,33 @@ struct lookup {
     uint32_t desc;
 };
 
-/* rcx == 0: go on here; otherwise out of line to C. */
-static void emit_miss(struct xl *x, const struct xl_insn *n, const struct lookup *k)
+/* Out of line: C finds the addend, or does not come back. */
+static void emit_call_miss(struct xl *x, const struct xl_insn *n, const struct lookup *k)
 {
-    struct emit *e = x->hot, *c = x->cold;
-    uint8_t *hit = em_jrcxz(e);
-    em_jmp(e, em_pc(c));
-    em_here8(e, hit);
+    struct emit *c = x->cold;
     if (k->disp) /* C wants the address in a register */
         em_lea(c, 1, k->s2, k->base, NO_REG, 0, k->disp);
     em_sti32(c, x->l->site, k->desc);
     if (!XL_SITE_SIZE(k->desc))
         em_sti32(c, x->l->op_imm, k->size);
     xl_call_glue(x, c, x->g->site_miss, n->off);
+}
+
+/* rcx == 0: go on here; otherwise out of line to C. */
+static void emit_miss(struct xl *x, const struct xl_insn *n, const struct lookup *k)
+{
+    struct emit *e = x->hot;
+    uint8_t *hit = em_jrcxz(e);
+    em_jmp(e, em_pc(x->cold));
+    em_here8(e, hit);
+    emit_call_miss(x, n, k);
+}
+
+/* Is the last byte in the page, or the window of the stack, whose tag is in RCX? Zero if so. */
+static void emit_compare(struct emit *e, const struct lookup *k, uint64_t mask)
+{
+    em_lea(e, 1, R_RCX, k->base, R_RCX, 0, k->disp + (int32_t)k->size - 1);
+    em_pext_abs(e, R_RCX, R_RCX, mask);
 }
 
 static void emit_lookup(struct xl *x, const struct xl_insn *n, const struct lookup *k)
@@ -150,13 +169,58 @@ static void emit_lookup(struct xl *x, const struct xl_insn *n, const struct look
     em_rorx(e, s2, k->disp ? s2 : (unsigned)k->base, PAGE_SHIFT);
     em_movzx16_rr(e, s2, s2);
     em_ldm(e, 1, R_RCX, NO_REG, (int)s2, 3, (int32_t)(XL_SITE_HOW(k->desc) == XL_READ ? t->tag_r : t->tag_w));
-    em_lea(e, 1, R_RCX, k->base, R_RCX, 0, k->disp + (int32_t)k->size - 1); /* the base may be RSP, which is no index */
-    em_pext_abs(e, R_RCX, R_RCX, x->l->const_page);
+    emit_compare(e, k, x->l->const_page); /* the base may be RSP, which is no index */
     if (k->ok != NO_REG)
         em_lea(e, 1, R_RCX, k->ok, R_RCX, 1, -1);
     emit_miss(x, n, k);
     em_ldm(e, 1, s2, NO_REG, (int)s2, 3, (int32_t)t->addend);
     em_jmp(x->cold, em_pc(e));
+}
+
+/* Out of line: the stack's page is another one. RDX lends itself, and is itself again where C is called. */
+static void emit_stack_change(struct xl *x, const struct xl_insn *n, const struct lookup *k, uint64_t back)
+{
+    struct emit *c = x->cold;
+    const struct xl_tlb_layout *t = &x->l->tlb[xl_user(x)];
+    bool rd = XL_SITE_HOW(k->desc) == XL_READ;
+    int32_t tag = (int32_t)(rd ? t->tag_r : t->tag_w);
+    uint64_t stack = rd ? t->stack_r : t->stack_w;
+    em_st64(c, R_RDX, x->l->keep);
+    em_lea(c, 1, R_RDX, k->base, NO_REG, 0, k->disp);
+    em_rorx(c, R_RDX, R_RDX, PAGE_SHIFT);
+    em_movzx16_rr(c, R_RDX, R_RDX);
+    em_ldm(c, 1, R_RCX, NO_REG, R_RDX, 3, tag);
+    emit_compare(c, k, x->l->const_page);
+    uint8_t *hit = em_jrcxz(c);
+    em_ld64(c, R_RDX, x->l->keep);
+    emit_call_miss(x, n, k);
+    em_jmp(c, back);
+    em_here8(c, hit);
+    em_ldm(c, 1, R_RCX, NO_REG, R_RDX, 3, (int32_t)t->addend);
+    em_st64(c, R_RCX, stack + 8);
+    em_ldm(c, 1, R_RCX, NO_REG, R_RDX, 3, tag);
+    em_lea(c, 1, R_RDX, k->base, NO_REG, 0, k->disp + (int32_t)k->size - 1);
+    em_pext_abs(c, R_RDX, R_RDX, x->l->const_window);
+    em_ldm(c, 1, R_RDX, NO_REG, R_RDX, 3, (int32_t)x->l->stack_from);
+    em_lea(c, 1, R_RCX, R_RCX, R_RDX, 0, 0);
+    em_st64(c, R_RCX, stack);
+    em_ld64(c, R_RDX, x->l->keep);
+    em_ld64(c, k->s2, stack + 8);
+    em_jmp(c, back);
+}
+
+static void emit_stack_lookup(struct xl *x, const struct xl_insn *n, const struct lookup *k)
+{
+    struct emit *e = x->hot;
+    const struct xl_tlb_layout *t = &x->l->tlb[xl_user(x)];
+    uint64_t stack = XL_SITE_HOW(k->desc) == XL_READ ? t->stack_r : t->stack_w;
+    em_ld64(e, R_RCX, stack);
+    emit_compare(e, k, x->l->const_stack);
+    uint8_t *hit = em_jrcxz(e);
+    em_jmp(e, em_pc(x->cold));
+    em_here8(e, hit);
+    em_ld64(e, k->s2, stack + 8);
+    emit_stack_change(x, n, k, em_pc(e));
 }
 
 static void emit_pre(struct xl *x, const struct xl_insn *n, unsigned how, uint32_t desc)
@@ -235,6 +299,12 @@ static bool stays(const struct xl *x, const struct xl_ea *ea, unsigned size)
            ea->seg != S_FS && ea->seg != S_GS && ea->disp < INT32_MAX - (int)size;
 }
 
+/* Not with flags that let something happen before the access faults: it may, see softtlb.h. */
+static bool on_stack(const struct xl *x, const struct xl_ea *ea, unsigned size, unsigned flags)
+{
+    return ea->base == R_RSP && size <= x->l->stack_span && stays(x, ea, size) && !(flags & ~XL_SITE_ALIGN);
+}
+
 static struct xl_site callout_site(struct xl *x, const struct xl_insn *n, const struct xl_ea *ea, unsigned size,
                                    unsigned how, unsigned avoid, unsigned flags)
 {
@@ -256,7 +326,7 @@ static struct xl_site soft_site(struct xl *x, const struct xl_insn *n, const str
         k->base = ea->base;
         k->disp = ea->disp;
         k->desc = describe(x, ea, k->disp ? k->s2 : (unsigned)k->base, k->s2, desc_size, how, flags);
-        emit_lookup(x, n, k);
+        (on_stack(x, ea, k->size, flags) ? emit_stack_lookup : emit_lookup)(x, n, k);
         return (struct xl_site){.base = ea->base, .index = (int)k->s2, .disp = ea->disp + at};
     }
     unsigned s1 = xl_pick(x, avoid | BIT(k->s2), n->high_byte);
@@ -323,7 +393,8 @@ struct xl_site xl_site(struct xl *x, const struct xl_insn *n, const struct xl_ea
     if (callout)
         return callout_site(x, n, ea, size, how, avoid, flags);
     if (n->strategy == XL_SITE_SOFT || (flags & XL_SITE_MASKED)) {
-        struct lookup k = {.s2 = xl_pick(x, avoid, n->high_byte), .size = size};
+        bool rcx = on_stack(x, ea, size, flags) && !(n->use & ~(unsigned)n->wronly & BIT(R_RCX));
+        struct lookup k = {.s2 = rcx ? R_RCX : xl_pick(x, avoid, n->high_byte), .size = size};
         return soft_site(x, n, ea, &k, size, how, avoid, flags, 0);
     }
     if (x->m64)

@@ -14,6 +14,9 @@ unsigned xl_stack_bytes(const struct xl_insn *n)
 static void set_sp(struct xl *x, int base, int32_t by)
 {
     struct emit *e = x->hot;
+    if (base == R_RSP)
+        by += x->sp_ahead;
+    x->sp_ahead = 0;
     if (x->m64 || (x->in->key & CPU_KEY_SS32)) {
         em_lea(e, x->m64, R_RSP, base, NO_REG, 0, by);
     } else {
@@ -22,6 +25,65 @@ static void set_sp(struct xl *x, int base, int32_t by)
     }
 }
 void xl_adjust_sp(struct xl *x, int32_t by) { set_sp(x, R_RSP, by); }
+
+void xl_settle_sp(struct xl *x)
+{
+    if (x->sp_ahead)
+        xl_adjust_sp(x, 0);
+}
+
+/* An instruction that raises no exception and does not use RSP. */
+static bool harmless(const struct xl_insn *n)
+{
+    if (n->use & BIT(R_RSP))
+        return false;
+    if (n->act == XL_ACT_DROP || n->act == XL_ACT_LEA)
+        return true;
+    if (n->act != XL_ACT_IDENT)
+        return false;
+    switch (n->i.mnemonic) {
+    case ZYDIS_MNEMONIC_MOV:
+    case ZYDIS_MNEMONIC_MOVZX:
+    case ZYDIS_MNEMONIC_MOVSX:
+    case ZYDIS_MNEMONIC_MOVSXD:
+    case ZYDIS_MNEMONIC_ADD:
+    case ZYDIS_MNEMONIC_SUB:
+    case ZYDIS_MNEMONIC_AND:
+    case ZYDIS_MNEMONIC_OR:
+    case ZYDIS_MNEMONIC_XOR:
+    case ZYDIS_MNEMONIC_TEST:
+    case ZYDIS_MNEMONIC_CMP: return true;
+    default: return false;
+    }
+}
+
+/* Is the next thing that matters a push or a pop that shares n's look-up? Nothing can leave the block before it then. */
+static bool moves_again(const struct xl *x, const struct xl_insn *n)
+{
+    unsigned k = x->cur + 1;
+    while (k < x->n && harmless(&x->insn[k]))
+        k++;
+    if (k == x->n || !n->group || x->insn[k].group != n->group)
+        return false;
+    const struct xl_insn *m = &x->insn[k];
+    switch (m->act) {
+    case XL_ACT_PUSH_R:
+    case XL_ACT_POP_R: return xl_gpr(m->op[0].reg.value) != R_RSP;
+    case XL_ACT_PUSH_I:
+    case XL_ACT_CALL:
+    case XL_ACT_RET: return true;
+    default: return false;
+    }
+}
+
+/* The stack pointer after a push or a pop: several in a row move it once. */
+static void move_sp(struct xl *x, const struct xl_insn *n, int32_t by)
+{
+    if (x->m64 && moves_again(x, n))
+        x->sp_ahead += by;
+    else
+        xl_adjust_sp(x, by);
+}
 
 void xl_push(struct xl *x, struct xl_insn *n, int src, uint64_t imm, unsigned size, unsigned avoid)
 {
@@ -53,7 +115,7 @@ void xl_push(struct xl *x, struct xl_insn *n, int src, uint64_t imm, unsigned si
         else
             em32(e, (uint32_t)imm);
     }
-    xl_adjust_sp(x, -(int32_t)size);
+    move_sp(x, n, -(int32_t)size);
 }
 
 /* PUSH m: the value is read through one site, written through another. */
@@ -93,7 +155,7 @@ void xl_emit_pop(struct xl *x, struct xl_insn *n)
     if (size > 2)
         x->spilled &= (uint16_t)~BIT(dst);
     if (dst != R_RSP)
-        xl_adjust_sp(x, (int32_t)size);
+        move_sp(x, n, (int32_t)size);
     xl_site_done(x, n);
 }
 

@@ -159,6 +159,10 @@ static void irets(void)
     TRY("iretq to a null ss at ring 3", rt_user_at(SEL_UCODE64, (word) "\xcd\x80", 3, 0x380000, 2));
     TRY("iretq to ss of ring 0", rt_user_at(SEL_UCODE64, (word) "\xcd\x80", SEL_KDATA, 0x380000, 2));
     TRY("iretq to non-canonical", rt_user_at(SEL_UCODE64, 0x800000000000ul, SEL_UDATA, 0x380000, 2));
+    TRY("pop at 2^63", rt_user_at(SEL_UCODE64, (word) "\x58\xcd\x80", SEL_UDATA, 1ul << 63, 2));
+    rt_printf("  sp %lx\n", rt_exc.sp);
+    TRY("push below 2^63 + 20h", rt_user_at(SEL_UCODE64, (word) "\x50\x50\xcd\x80", SEL_UDATA, (1ul << 63) + 32, 2));
+    rt_printf("  sp %lx\n", rt_exc.sp);
     TRY("iretq with NT", set_flags(0x4002); __asm__ volatile(AT "iretq"));
     TRY("iretq with VM in the image", rt_user_at(SEL_UCODE64, (word) "\xcd\x80", SEL_UDATA, 0x380000, 0x20002));
     rt_printf("  flags %lx\n", rt_exc.flags & ~0x8d5ul);

@@ -131,10 +131,36 @@ static void canonical(void)
     TRY_ASM("string read runs off the lower half", "lodsq", "S"(0x800000000000ul));
 }
 
+static uint8_t byte_at(word lin) { return *(volatile uint8_t *)(PAGE(lin < LIN(1) ? 3 : 0) + (lin & 0xfff)); }
+
+/* A stack on two pages that are not neighbours in memory: accesses on either side of the border and over it. */
+static void stack_on_two_pages(void)
+{
+    unsigned wrong = 0;
+    set(T3, T2, T1, PAGE(3) | P | W | U);
+    PT[1] = T0;
+    flush();
+    for (unsigned i = 0; i < 320; i++) {
+        word sp = LIN(1) - 160 + i * 4 % 320; /* each border again with both pages known */
+        word value = 0x0102030405060708ul * (sp & 0xff), read, popped;
+        __asm__ volatile("xchgq %%rsp, %2\n pushq %3\n popq %1\n movq %3, -12(%%rsp)\n movq -12(%%rsp), %0\n"
+                         "pushq $1\n pushq $2\n pushq %1\n pushq $4\n pushq $5\n popq %1\n popq %1\n popq %1\n"
+                         "addq $16, %%rsp\n movq %3, -12(%%rsp)\n xchgq %%rsp, %2"
+                         : "=&r"(read), "=&r"(popped), "+r"(sp)
+                         : "r"(value)
+                         : "memory");
+        wrong += read != value || popped != value;
+        for (unsigned k = 0; k < 8; k++)
+            wrong += byte_at(sp - 12 + k) != (uint8_t)(value >> 8 * k);
+    }
+    rt_printf("stack on two pages: %d wrong\n", wrong);
+}
+
 int main(void)
 {
     wrmsr(0xc0000080, rdmsr(0xc0000080) | 0x800);
     permissions();
+    stack_on_two_pages();
     reserved();
     canonical();
     return 0;

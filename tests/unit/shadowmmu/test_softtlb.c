@@ -58,3 +58,32 @@ Test(softtlb, global_entries_survive_an_address_space_switch)
     softtlb_flush_all(&t);
     cr_expect(!has(0x1000));
 }
+
+static void use_stack(uint64_t lin)
+{
+    unsigned i = stlb_index(lin);
+    t.stack_r = t.stack_w = (struct stlb_stack){t.tag_r[i], t.addend[i]}; /* as generated code does */
+}
+static bool stack_empty(void) { return t.stack_r.tag == STLB_STACK_NONE && t.stack_w.tag == STLB_STACK_NONE; }
+
+Test(softtlb, every_change_forgets_the_page_of_the_stack)
+{
+    cr_expect(stack_empty());
+    fill(0x1000, 4096, true);
+    use_stack(0x1000);
+    fill(0x2000, 4096, false);
+    cr_expect(stack_empty(), "it may be another page of the same index");
+    use_stack(0x1000);
+    softtlb_flush_page(&t, 0x1000);
+    cr_expect(stack_empty());
+    use_stack(0x2000);
+    softtlb_protect(&t, ram);
+    cr_expect(stack_empty());
+    use_stack(0x2000);
+    softtlb_flush_nonglobal(&t);
+    cr_expect(stack_empty());
+    fill(0x2000, 4096, false);
+    use_stack(0x2000);
+    softtlb_flush_all(&t);
+    cr_expect(stack_empty());
+}

@@ -50,6 +50,11 @@ static void fill_layout(void)
                                 .site = ADDR(site),
                                 .link_pc = ADDR(link_pc),
                                 .event_pending = ADDR(event_pending),
+                                .keep = ADDR(keep),
+                                .const_stack = ADDR(const_stack),
+                                .const_window = ADDR(const_window),
+                                .stack_from = ADDR(stack_from),
+                                .stack_span = 128,
                                 .gs_base = ADDR(gs_base),
                                 .gs_base_neg = ADDR(gs_base_neg),
                                 .const_page = ADDR(const_page),
@@ -59,15 +64,18 @@ static void fill_layout(void)
                                 .const_31 = ADDR(const_31),
                                 .const_15 = ADDR(const_15)};
     for (unsigned i = 0; i < 2; i++) {
-        layout.tlb[i] = (struct xl_tlb_layout){ADDR(tag_r), ADDR(tag_w), ADDR(addend)};
+        layout.tlb[i] = (struct xl_tlb_layout){ADDR(tag_r), ADDR(tag_w), ADDR(addend), ADDR(stack_r), ADDR(stack_w)};
         layout.jc[i] = (struct xl_jc_layout){ADDR(jc_tag), ADDR(jc_pc)};
     }
     env->const_page = ~0xfffull;
+    env->const_stack = -2048ull;
+    env->const_window = 7ull << 9;
     env->const_sign = 1ull << 63;
     env->const_jc = 4095ull << 1;
     env->const_63 = 63, env->const_31 = 31, env->const_15 = 15;
     for (unsigned i = 0; i < ENV_TLB; i++) /* minus a page of another index: never matches */
         env->tag_r[i] = env->tag_w[i] = 0 - ((uint64_t)(i ^ ENV_TLB / 2) << 12);
+    env->stack_r[0] = env->stack_w[0] = 1ull << 63;
     env->jc_tag[0] = (uint64_t)-2;
 }
 

@@ -12,6 +12,7 @@
 struct env_low {
     struct cpu c;
     uint64_t host_sp, ea, op, op_imm, site, link_pc, event_pending, exit_code, jump_target, gs_base, gs_base_neg;
+    uint64_t keep, stack_r[2], stack_w[2], stack_from[8], const_stack, const_window; /* the page of the stack: none */
     uint64_t const_page, const_sign, const_jc, const_63, const_31, const_15;
     uint64_t tag_r[ENV_TLB], tag_w[ENV_TLB], addend[ENV_TLB]; /* empty: every access misses */
     uint64_t jc_tag[4096], jc_pc[4096];
