@@ -2,8 +2,8 @@
  *
  * CC-1  A live block is in the hash table, in the list of each guest page it was made from, and in its sector's array.
  * CC-2  A dead block is in its sector's array only, has no links in or out, and nothing jumps to it.
- * CC-3  An exit is either unlinked (its jump goes to its stub) or linked (its jump goes to the target's hot_pc or hot_skip behind
- *       it, or to its own jump-cache stub) and then is in the target's list of incoming links. Kicked blocks break this until cc_unkick.
+ * CC-3  An exit is either unlinked (its jump goes to its stub) or linked (its jump goes to the target's entry for it, or hot_skip behind
+ *       that, or to its own jump-cache stub) and then is in the target's list of incoming links. Kicked blocks break this until cc_unkick.
  * CC-4  Only a link to another guest page that does not go through the jump cache is in the cross list.
  * CC-5  Within a sector, hot and cold code of blocks lie in order of commitment, without overlap but for the jump that a block
  *       in place has overwritten.

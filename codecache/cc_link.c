@@ -16,10 +16,12 @@ static unsigned index_of(const struct cc_link *l) { return (unsigned)(l - l->fro
 static const struct ccf_exit *exit_of(const struct cc_link *l) { return &l->from->d.exit[index_of(l)]; }
 uint32_t cc_goal(const struct cc_link *l)
 {
+    const struct ccf_exit *e = exit_of(l);
     if (l->via_jc)
-        return exit_of(l)->jc_pc;
+        return e->jc_pc;
     /* Where the FPU state is needed at the end of one block it is there at the start of the next. */
-    return l->to->d.hot_pc + (l->from->d.hot_skip ? l->to->d.hot_skip : 0);
+    bool skip = e->entry == CCF_ENTRY && l->from->d.hot_skip;
+    return cc_entry(l->to, e->entry) + (skip ? l->to->d.hot_skip : 0);
 }
 
 static void write_jump(struct codecache *cc, uint32_t pc, uint32_t target)

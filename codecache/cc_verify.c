@@ -32,7 +32,7 @@ static void verify_block(const struct codecache *cc, struct cc_block *b)
         }
         CHECK(!l->to->dead && in_list(l->to->links->in, l));
         if (l->in_place) {
-            CHECK(l->to->d.hot_pc == e->jmp_pc && !l->via_jc);
+            CHECK(l->to->d.hot_pc == e->jmp_pc && cc_entry(l->to, e->entry) == e->jmp_pc && !l->via_jc);
             continue;
         }
         CHECK(aimed_at(cc, e) == cc_goal(l));

@@ -4,6 +4,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+/* The ways into a block: all registers hold guest values, or RCX's is in its spill slot, as soft sites leave it. */
+enum { CCF_ENTRY, CCF_ENTRY_RCX, CCF_ENTRIES };
 /* A direct exit: a jump whose rel32 can be linked to another block. */
 struct ccf_exit {
     uint64_t target;  /* guest RIP */
@@ -12,6 +14,7 @@ struct ccf_exit {
     uint32_t jc_pc;   /* look-up through the jump cache: where it goes when linked across pages that may be remapped */
     uint32_t jc_end;  /* end of that stub */
     uint8_t rel_at;   /* offset of rel32 in the jump: 1 (jmp) or 2 (jcc) */
+    uint8_t entry;    /* CCF_ENTRY*: what it finds its registers in, and so where it enters the target */
     bool cross_page;  /* target is on another guest page than the block, or may run into one */
 };
 #define CCF_STRING                                                                                                     \
@@ -25,6 +28,8 @@ struct ccf_point {
 struct ccf_desc {
     unsigned tu_bytes, n_insns;
     uint32_t hot_pc, hot_bytes, cold_pc, cold_bytes;
+    int32_t entry[CCF_ENTRIES]; /* where they are, from hot_pc */
+    uint8_t in_place;           /* 0, or 1 + the CCF_ENTRY* of the exit whose jump it replaces */
     uint32_t start_pc;          /* of the hot code: hot_pc, or the indirect entry in front of it */
     uint32_t entry_indirect_pc; /* entry for the jump cache: scratch registers still spilled */
     uint32_t
@@ -34,7 +39,7 @@ struct ccf_desc {
     uint32_t ij_pc, ij_end,
         ij_miss_pc;    /* inline indirect look-up: [ij_pc, ij_end) may be redirected to ij_miss_pc; 0 = none */
     int32_t rsp_undo;  /* what a branch that ends the block added to the stack pointer */
-    uint8_t hot_skip;  /* bytes at hot_pc that look whether the FPU state is there; 0: the block has no use for it */
+    uint8_t hot_skip;  /* bytes at CCF_ENTRY that look whether the FPU state is there; 0: the block has no use for it */
     uint16_t last_off; /* guest offset of the last instruction */
 };
 #endif

@@ -41,6 +41,11 @@ struct cc_block {
     struct cc_links *links; /* private to codecache */
     struct cc_block *page_next[2];
 };
+/* Where b is entered; CCF_ENTRY*. */
+static inline uint32_t cc_entry(const struct cc_block *b, unsigned kind)
+{
+    return b->d.hot_pc + (uint32_t)b->d.entry[kind];
+}
 /* Space to write a translation: host addresses where it will execute and where to write. */
 struct cc_space {
     uint8_t *hot, *hot_end, *cold, *cold_end; /* writable view */
@@ -56,7 +61,8 @@ void cc_glue_space(struct codecache *cc, struct cc_space *s);
 struct cc_block *cc_lookup(struct codecache *cc, const struct cc_key *k);
 /* Room for hot_bytes and cold_bytes; evicts the oldest sector when the current one is full: every cc_block pointer may die. */
 void cc_reserve(struct codecache *cc, uint32_t hot_bytes, uint32_t cold_bytes, struct cc_space *s);
-/* The same, with hot_pc at the jump that ends from (its fall_exit): the new block continues it in place. False if from is not the
+/* The same, with hot_pc at the jump that ends from (its fall_exit): the new block continues it in place, beginning with the entry that
+ * the exit has. False if from is not the
  * last one, or there is no room.
  * Before cc_commit, ask cc_fits_in_place:
  * a block that rewrites its own first bytes does not (cc_restore_jump, and reserve again). */

@@ -95,10 +95,10 @@ static bool write_in_place(struct vcpu *v, struct xl_input *in, const struct cc_
     struct vcpu_priv *p = v->priv;
     if (!cc_reserve_in_place(p->cc, from, XL_HOT_BYTES, XL_COLD_BYTES, &sp))
         return false;
-    in->in_place = true;
+    in->in_place = (uint8_t)(1 + from->d.exit[from->d.fall_exit].entry);
     if (write_block(v, in, &sp) == XL_OK && !p->result.crosses && cc_fits_in_place(&p->result.d))
         return true;
-    in->in_place = false;
+    in->in_place = 0;
     cc_restore_jump(p->cc, from);
     return false;
 }

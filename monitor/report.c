@@ -46,7 +46,7 @@ static void dump_block(FILE *f, struct vcpu *v, struct cc_block *b)
                           .key = b->key.mode,
                           .max_insns = b->d.n_insns,
                           .count = v->vm->cfg.count,
-                          .in_place = b->d.start_pc == b->d.hot_pc};
+                          .in_place = b->d.in_place};
     if (b->phys2 != ~0ull) {
         in.next = gpmem_ptr(v->mem, b->phys2);
         in.next_bytes = 15;

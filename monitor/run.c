@@ -55,7 +55,7 @@ static uint64_t enter(struct vcpu *v, struct cc_block *b)
         p->rf_rip = v->c.eflags_sys & EFLAGS_RF ? b->key.rip : NO_RF;
         if (!(b->key.mode & CPU_KEY_STEP))
             v->c.eflags_sys &= ~EFLAGS_RF;
-        code = go(b->d.hot_pc);
+        code = go(cc_entry(b, CCF_ENTRY));
     }
     __atomic_store_n(&v->in_tc, 0, __ATOMIC_SEQ_CST);
     acct_enter(&v->stats->acct, ACCT_loop);

@@ -101,7 +101,8 @@ static bool in_tlb(const struct softtlb *t, uint64_t lin)
 {
     unsigned i = stlb_index(lin);
     int64_t tag = -(int64_t)(lin & PAGE_MASK);
-    return t->tag_r[i] == tag || t->tag_w[i] == tag || stlb_stack_is(&t->stack_r, lin) || stlb_stack_is(&t->stack_w, lin);
+    return t->tag_r[i] == tag || t->tag_w[i] == tag || stlb_stack_is(&t->stack_r, lin) ||
+           stlb_stack_is(&t->stack_w, lin);
 }
 
 /* After INVLPG the page itself must be nowhere: cheap enough to look each time. */

@@ -124,14 +124,13 @@ static bool uses_fpu(const struct xl *x)
     return false;
 }
 
+static bool wants_fpu_check(const struct xl *x) { return x->l->fpu_live && !xl_user(x) && uses_fpu(x); }
+
 /* Kernels hardly ever use the FPU: they run without the guest's state in it, and a block that does wants it first: it leaves for the run
  * loop if it is not there. User code always has it. A block of this kind that is linked to another need not ask again: hot_skip. */
 static void emit_fpu_check(struct xl *x)
 {
     struct emit *e = x->hot, *c = x->cold;
-    x->r->d.hot_skip = 0;
-    if (!x->l->fpu_live || xl_user(x) || !uses_fpu(x))
-        return;
     uint64_t leave = em_pc(c), start = em_pc(e);
     em_ld64(c, R_RCX, xl_slot(x, R_RCX));
     xl_set_rip(x, c, x->in->rip);
@@ -144,21 +143,6 @@ static void emit_fpu_check(struct xl *x)
     em_here8(e, there);
     em_ld64(e, R_RCX, xl_slot(x, R_RCX));
     x->r->d.hot_skip = (uint8_t)(em_pc(e) - start);
-}
-
-/* The way in from the jump cache: T and RCX are still scratch. */
-static void emit_indirect_entry(struct xl *x)
-{
-    struct emit *e = x->in->in_place ? x->cold : x->hot;
-    uint32_t start = (uint32_t)em_pc(x->hot);
-    x->r->d.start_pc = start;
-    x->r->d.entry_indirect_pc = (uint32_t)em_pc(e);
-    xl_count_rcx(x, e, x->l->count.indirect);
-    em_ld64(e, R_RCX, xl_slot(x, R_RCX));
-    if (x->m64)
-        em_ld64(e, R_RDX, xl_slot(x, R_RDX));
-    if (x->in->in_place)
-        em_jmp(e, start);
 }
 
 /* The last exit's jump ends the hot code. */
@@ -176,7 +160,8 @@ static void emit_all(struct xl *x)
     x->stop = false;
     for (x->cur = 0; x->cur < x->n && !em_full(x->hot) && !em_full(x->cold); x->cur++) {
         struct xl_insn *n = &x->insn[x->cur];
-        r->insn[x->cur] = (struct xl_insn_info){n->off, n->i.length, n->cls, (uint32_t)(em_pc(x->hot) - r->d.hot_pc)};
+        r->insn[x->cur] =
+            (struct xl_insn_info){n->off, n->i.length, n->cls, x->cur ? (uint32_t)(em_pc(x->hot) - r->d.hot_pc) : 0};
         r->class_count[n->cls]++;
         r->d.last_off = n->off;
         xl_group_pin(x);
@@ -214,9 +199,11 @@ enum xl_status xl_translate(struct xl *x, const struct xl_input *in, struct emit
         return s;
     xl_group_sites(x);
     r->d.cold_pc = (uint32_t)em_pc(cold);
-    emit_indirect_entry(x);
-    r->d.hot_pc = (uint32_t)em_pc(hot);
-    emit_fpu_check(x);
+    bool check = wants_fpu_check(x);
+    xl_emit_entries(x, !check);
+    r->d.hot_skip = 0;
+    if (check)
+        emit_fpu_check(x);
     uint8_t *insns = in->count ? emit_block_count(x) : NULL;
     emit_all(x);
     if (insns && !hot->overflow)

@@ -126,10 +126,10 @@ struct xl_input {
     uint32_t cs_limit; /* 16/32-bit code only */
     uint32_t key;      /* CPU_KEY_* */
     unsigned max_insns;
-    bool in_place; /* the hot code continues another block: hot_pc must be where the buffer starts */
-    bool count;    /* emit code that counts what runs */
-    bool window;   /* sites may go through the window (GS base is set) unless strategy() says otherwise */
-    bool trap;     /* sensitive instructions begin with XL_TRAP_BYTE, nothing is inlined (xl_trap.c) */
+    uint8_t in_place; /* ccf_desc.in_place: then hot_pc must be where the buffer starts */
+    bool count;       /* emit code that counts what runs */
+    bool window;      /* sites may go through the window (GS base is set) unless strategy() says otherwise */
+    bool trap;        /* sensitive instructions begin with XL_TRAP_BYTE, nothing is inlined (xl_trap.c) */
     /* Strategy of the sites of the instruction at code + off. May be NULL: window if allowed, else soft. *alone: do not look its
      * page up for other accesses too. */
     enum xl_strategy (*strategy)(void *opaque, unsigned off, bool *alone);

@@ -19,20 +19,22 @@ static void jmp_table(struct emit *e, uint64_t table) /* jmp [rcx*8 + table] */
 }
 
 /* Out of line: is the target of a direct jump to another page in the jump cache? */
-static uint32_t emit_jc_stub(struct xl *x, uint64_t target, uint64_t stub)
+static uint32_t emit_jc_stub(struct xl *x, uint64_t target, uint64_t stub, unsigned entry)
 {
     struct emit *c = x->cold;
     const struct xl_jc_layout *jc = &x->l->jc[xl_user(x)];
     unsigned t = target_reg(x), i = jc_index(target);
     uint32_t pc = (uint32_t)em_pc(c);
-    em_st64(c, R_RCX, xl_slot(x, R_RCX));
+    if (entry != CCF_ENTRY_RCX)
+        em_st64(c, R_RCX, xl_slot(x, R_RCX));
     if (x->m64)
         em_st64(c, R_RDX, xl_slot(x, R_RDX));
     em_movi(c, t, target);
     em_ld64(c, R_RCX, jc->tag + 8 * i);
     em_lea(c, 1, R_RCX, R_RCX, (int)t, 0, 0);
     uint8_t *hit = em_jrcxz(c);
-    em_ld64(c, R_RCX, xl_slot(x, R_RCX));
+    if (entry != CCF_ENTRY_RCX)
+        em_ld64(c, R_RCX, xl_slot(x, R_RCX));
     if (x->m64)
         em_ld64(c, R_RDX, xl_slot(x, R_RDX));
     em_jmp(c, stub);
@@ -41,6 +43,13 @@ static uint32_t emit_jc_stub(struct xl *x, uint64_t target, uint64_t stub)
     em8(c, 0xff);
     em_modrm_abs(c, 4, jc->pc + 8 * i, 0);
     return pc;
+}
+
+/* Before an exit: all registers are brought back but RCX, which the target may want to use as scratch again. */
+static void unspill_for_exit(struct xl *x)
+{
+    bool keep = x->m64 && !(x->in->key & (CPU_KEY_STEP | CPU_KEY_CAREFUL));
+    xl_unspill(x, keep ? x->spilled & ~BIT(R_RCX) : x->spilled);
 }
 
 /* Records the exit whose jump is about to be emitted at em_pc(hot); returns where it goes at first. */
@@ -55,10 +64,14 @@ static uint64_t new_exit(struct xl *x, uint64_t target, unsigned rel_at)
     /* An instruction in the last bytes of a page may run into the next one. */
     e->cross_page = (to ^ here) >> PAGE_SHIFT != 0 || (to & 0xfff) > PAGE_SIZE - 15;
     e->stub_pc = (uint32_t)em_pc(c);
+    if (x->spilled) {
+        e->entry = CCF_ENTRY_RCX;
+        em_ld64(c, R_RCX, xl_slot(x, R_RCX));
+    }
     em_sti32(c, x->l->link_pc, e->stub_pc);
     em_jmp(c, x->g->exit_link);
     if (e->cross_page) {
-        e->jc_pc = emit_jc_stub(x, target, e->stub_pc);
+        e->jc_pc = emit_jc_stub(x, target, e->stub_pc, e->entry);
         e->jc_end = (uint32_t)em_pc(c);
     }
     return e->stub_pc;
@@ -66,7 +79,7 @@ static uint64_t new_exit(struct xl *x, uint64_t target, unsigned rel_at)
 
 void xl_exit_to(struct xl *x, uint64_t target)
 {
-    xl_unspill(x, x->spilled);
+    unspill_for_exit(x);
     uint64_t stub = new_exit(x, target, 1);
     em_jmp(x->hot, stub);
 }
@@ -256,9 +269,14 @@ static void emit_loop(struct xl *x, struct xl_insn *n)
 
 static void emit_jcc(struct xl *x, struct xl_insn *n)
 {
-    xl_unspill(x, x->spilled);
-    uint64_t target = branch_target(x, n);
-    uint64_t stub = forbidden(x, target) ? xl_fault_stub(x, n, SYS_OP_GP0) : new_exit(x, target, 2);
+    uint64_t target = branch_target(x, n), stub;
+    if (forbidden(x, target)) {
+        xl_unspill(x, x->spilled);
+        stub = xl_fault_stub(x, n, SYS_OP_GP0);
+    } else {
+        unspill_for_exit(x);
+        stub = new_exit(x, target, 2);
+    }
     em_jcc(x->hot, n->i.opcode & 15, stub);
     xl_exit_to(x, xl_next_rip(x, n));
 }

@@ -100,7 +100,7 @@ struct xl {
     unsigned n, cur;
     uint16_t spilled;
     int32_t sp_ahead; /* the guest's RSP is the host's and this: between pushes and pops that share a look-up */
-    uint16_t pinned; /* scratch registers that hold a group's addend */
+    uint16_t pinned;  /* scratch registers that hold a group's addend */
     unsigned n_groups;
     struct xl_group group[XL_MAX_GROUPS];
     bool post_pending;
@@ -217,6 +217,8 @@ void xl_adjust_sp(struct xl *x, int32_t by);
 void xl_settle_sp(struct xl *x);
 /* Stores register src (or, src < 0, the sign-extended immediate) below the stack pointer and moves it. */
 void xl_push(struct xl *x, struct xl_insn *n, int src, uint64_t imm, unsigned size, unsigned avoid);
+/* xl_entry.c: the ways into a block; sets what r->d has about them, and the registers that are spilled from there on, if there may be any */
+void xl_emit_entries(struct xl *x, bool may_want_scratch);
 /* xl_ctl.c */
 void xl_emit_ctl(struct xl *x, struct xl_insn *n);
 /* In counting mode: one more in a counter, through RCX, which is scratch. */

@@ -53,6 +53,8 @@ unsigned xl_pick(struct xl *x, unsigned avoid, bool legacy)
 void xl_add_point(struct xl *x, uint64_t pc, unsigned guest_off)
 {
     struct xl_result *r = x->r;
+    if (x->sp_ahead) /* nothing faults here: xl_stack.c */
+        return;
     if (r->d.n_points == XL_MAX_POINTS) {
         x->hot->overflow = true;
         return;

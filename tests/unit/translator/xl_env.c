@@ -139,12 +139,13 @@ enum xl_status env_translate(uint32_t key, const void *code, unsigned bytes)
     return env_translate_in(&in);
 }
 
-uint64_t env_run(void)
+uint64_t env_run_at(uint32_t pc)
 {
     const struct xl_entry *e = last_key & CPU_KEY_CODE64 ? &enter64 : &enter32;
     uint64_t (*go)(uint64_t) = (uint64_t(*)(uint64_t))(uintptr_t)e->enter;
-    return go(env_result.d.hot_pc);
+    return go(pc);
 }
+uint64_t env_run(void) { return env_run_at(env_result.d.hot_pc + (uint32_t)env_result.d.entry[CCF_ENTRY]); }
 
 bool env_recover(uint64_t ret_pc, unsigned *guest_off)
 {

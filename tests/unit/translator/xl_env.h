@@ -34,6 +34,7 @@ enum xl_status env_translate(uint32_t key, const void *code, unsigned bytes);
 enum xl_status env_translate_in(struct xl_input *in);
 /* Enters the last translation with env->c as state; returns an ENV_ code. Flags and registers are then in env->c. */
 uint64_t env_run(void);
+uint64_t env_run_at(uint32_t pc); /* ... at another of its entries */
 /* The state at a recovery point, as the monitor restores it: registers back from their spill slots. False: no such point. */
 bool env_recover(uint64_t ret_pc, unsigned *guest_off);
 
