@@ -77,8 +77,10 @@ static void write_filter(struct prog *p, uint32_t self)
         ADD(p, IF(with_prot[i], 4), ARG(2), BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, PROT_EXEC, 0, 1), DENY, ALLOW);
     ADD(p, IF(SYS_clone, 4), ARG(0), BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, CLONE_THREAD, 1, 0), DENY, ALLOW);
     ADD(p, IF(SYS_clone3, 1), RET(SECCOMP_RET_ERRNO | ENOSYS)); /* the C library then takes clone */
-    ADD(p, IF(SYS_tgkill, 4), ARG(0), BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, self, 1, 0), DENY, ALLOW);
-    /* User worlds are ended so. A pid cannot be told from another: SIGKILL it is, and nothing else. */
+    /* User worlds are kicked with SIGUSR1 (UW_SIG_KICK) and ended with SIGKILL. A pid cannot be told from another: these signals it is,
+     * and nothing else. */
+    ADD(p, IF(SYS_tgkill, 6), ARG(0), BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, self, 3, 0), ARG(2),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SIGUSR1, 1, 0), DENY, ALLOW);
     ADD(p, IF(SYS_kill, 4), ARG(1), BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SIGKILL, 1, 0), DENY, ALLOW);
     /* shadowmmu/uworld_pool.c, be_like_worlds */
     ADD(p, IF(SYS_arch_prctl, 4), ARG(0), BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ARCH_SET_CPUID, 1, 0), DENY, ALLOW);

@@ -45,6 +45,7 @@ Test(jail, no_other_processes)
     cr_expect(is_forbidden(kill(getppid(), SIGTERM)));
     cr_expect(is_forbidden(kill(getpid(), 0)));
     cr_expect(is_forbidden(syscall(SYS_tgkill, getppid(), getppid(), SIGTERM)));
+    cr_expect(is_forbidden(syscall(SYS_tgkill, getppid(), getppid(), 0)));
     cr_expect(is_forbidden(syscall(SYS_process_vm_readv, getppid(), &v, 1, &v, 1, 0)));
     cr_expect(is_forbidden(syscall(SYS_pidfd_open, getppid(), 0)));
 }
