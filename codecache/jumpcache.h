@@ -56,4 +56,14 @@ static inline void jc_drop(struct jump_cache *jc, uint64_t rip)
     if (jc->tag[i] == (int64_t)-rip)
         jc->tag[i] = jc_empty_tag(i);
 }
+/* Targets in [rip, rip + bytes), which wraps where mask says. */
+static inline void jc_drop_range(struct jump_cache *jc, uint64_t rip, uint64_t bytes, uint64_t mask)
+{
+    const uint64_t step = 1u << JC_SHIFT;
+    for (uint64_t at = rip & ~(step - 1); at - rip < bytes || rip - at < step; at += step) {
+        unsigned i = jc_index(at);
+        if ((((uint64_t)-jc->tag[i] - rip) & mask) < bytes)
+            jc->tag[i] = jc_empty_tag(i);
+    }
+}
 #endif

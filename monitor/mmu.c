@@ -62,14 +62,33 @@ static void flush_jc(struct vcpu *v, unsigned i)
         jc_flush(&v->jc[i]);
     v->priv->jc_used[i] = v->priv->jc_fleeting[i] = false;
     if (!v->priv->jc_used[!i])
-        for (unsigned k = 0; k < 64; k++)
+        for (unsigned k = 0; k < 128; k++)
             v->priv->jc_pages[k] = 0;
 }
 
-static void note_page(struct vcpu *v, uint64_t lin) { v->priv->jc_pages[lin >> 18 & 63] |= 1ull << (lin >> 12 & 63); }
+/* Kernels and programs do not share notes: they lie in different halves of the address space. */
+static unsigned note_of(uint64_t lin)
+{
+    unsigned upper = lin >> 63 || (!(lin >> 32) && lin >> 31);
+    return 64 * upper + (lin >> 18 & 63);
+}
+static void note_page(struct vcpu *v, uint64_t lin) { v->priv->jc_pages[note_of(lin)] |= 1ull << (lin >> 12 & 63); }
 static bool page_noted(const struct vcpu *v, uint64_t lin)
 {
-    return v->priv->jc_pages[lin >> 18 & 63] >> (lin >> 12 & 63) & 1;
+    return v->priv->jc_pages[note_of(lin)] >> (lin >> 12 & 63) & 1;
+}
+
+/* Blocks on this page, and those that begin on the one before and run into it. */
+static void drop_page(struct vcpu *v, uint64_t lin)
+{
+    const uint64_t into = 15; /* bytes an instruction may have on the page before: XL_TOO_LONG */
+    for (unsigned i = 0; i < 2; i++) {
+        bool wide = v->priv->jc_key[i] & CPU_KEY_CODE64;
+        uint64_t mask = wide ? ~0ull : 0xffffffffull, base = wide ? 0 : v->priv->jc_cs_base[i];
+        uint64_t rip = ((lin & PAGE_MASK) - base - into) & mask;
+        if (v->priv->jc_used[i])
+            jc_drop_range(&v->jc[i], rip, PAGE_SIZE + into, mask);
+    }
 }
 
 /* An indirect branch (or a direct one to a page that may be remapped) may go straight to b from now on. */
@@ -147,9 +166,11 @@ static void invlpg(struct vcpu *v, uint64_t lin)
         window_invalidate(v->priv->win64, lin);
     if (v->priv->win32)
         window_invalidate(v->priv->win32, lin);
-    if (large || page_noted(v, lin)) {
+    if (large) {
         flush_jc(v, 0);
         flush_jc(v, 1);
+    } else if (page_noted(v, lin)) {
+        drop_page(v, lin);
     }
     cc_unlink_cross(v->priv->cc, large ? ~0ull : lin);
 }

@@ -115,7 +115,7 @@ struct vcpu_priv {
     uint64_t jc_cs_base[2];
     uint32_t jc_cs_limit[2];
     bool jc_used[2], jc_fleeting[2]; /* has entries; has some of pages that are not global */
-    uint64_t jc_pages[64];           /* linear pages with entries in either, by their low 12 bits */
+    uint64_t jc_pages[128];          /* linear pages with entries in either, by their low 12 bits and half */
     struct itlb_entry itlb[1u << ITLB_BITS];
     uint64_t code_large[CODE_LARGE_MAX]; /* large pages that code was fetched from: first address | log2 of the size */
     unsigned n_code_large;               /* more than CODE_LARGE_MAX: not known which */

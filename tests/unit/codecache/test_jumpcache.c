@@ -68,3 +68,31 @@ Test(jumpcache, flush_forgets_slots_that_were_filled_twice_or_dropped)
     jc_flush(&jc);
     cr_assert(!hits(a) && !hits(b));
 }
+
+Test(jumpcache, a_page_is_forgotten_and_its_neighbours_are_not)
+{
+    const uint64_t page = 0x7000, mask = 0xffffffff;
+    const uint64_t inside[] = {page - 15, page, page + 5, page + 0xfff},
+                   outside[] = {page - 16, page - 64, page + 0x1000};
+    jc_init(&jc);
+    for (unsigned i = 0; i < 4; i++)
+        jc_fill(&jc, inside[i], 1);
+    for (unsigned i = 0; i < 3; i++)
+        jc_fill(&jc, outside[i], 1);
+    jc_drop_range(&jc, page - 15, 0x1000 + 15, mask);
+    for (unsigned i = 0; i < 4; i++)
+        cr_expect(!hits(inside[i]), "%lx", inside[i]);
+    for (unsigned i = 0; i < 3; i++)
+        cr_expect(hits(outside[i]), "%lx", outside[i]);
+}
+
+Test(jumpcache, a_page_at_the_start_of_the_address_space_reaches_back_over_its_end)
+{
+    jc_init(&jc);
+    jc_fill(&jc, 0xfffffff8, 1);
+    jc_fill(&jc, 0x10, 1);
+    jc_fill(&jc, 0x12340, 1);
+    jc_drop_range(&jc, (0ull - 15) & 0xffffffff, 0x1000 + 15, 0xffffffff);
+    cr_expect(!hits(0xfffffff8) && !hits(0x10));
+    cr_expect(hits(0x12340));
+}
