@@ -2,11 +2,12 @@
 # tests/user/run_user.sh - boots a stock kernel and runs programs for user mode in it.
 #
 # usage: run_user.sh ARCH [--qemu | --engine PROGRAM] [--timeout SECONDS] [--memory M] [--script FILE] [--program NAME]...
-#                    [--file GUESTPATH=FILE]... [--expect FILE] [--watch] [-- ENGINE-OPTION...]
+#                    [--file GUESTPATH=FILE]... [--expect FILE] [--append WORDS] [--watch] [-- ENGINE-OPTION...]
 #        run_user.sh host                the programs of the user tests on this host: the tests' own test
 #   ARCH: amd64 i386 i386-pae. The script is guest/user-script unless told otherwise; what it prints comes out here.
 #   --program adds what guest/build builds, as /usr/bin/NAME; without it: the user tests of the architecture
 #   --file adds any file; --expect FILE: the lines "ok|FAIL|skip NAME" must be these, but for their order
+#   --append WORDS: for the kernel's command line
 #   --watch checks the engine's processes while and after it runs (watch.py)
 # Exit status: 0 the script ended with 0, lines as expected, and a clean power-off; 1 not; 77 the guest cannot be had here.
 set -uo pipefail
@@ -16,8 +17,8 @@ boot=$here/../boot
 built=$root/build/user
 me=run_user
 . "$boot/boot_lib.sh"
-[ $# -ge 1 ] || { sed -n '4,12s/^# \{0,1\}//p' "$0" >&2; exit 2; }
-arch=$1 engine=("$root/build/release/ringdown") limit=300 memory=512M script=$here/guest/user-script programs=() files=() expect='' watch=() reference=0
+[ $# -ge 1 ] || { sed -n '4,13s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+arch=$1 engine=("$root/build/release/ringdown") limit=300 memory=512M script=$here/guest/user-script programs=() files=() expect='' watch=() reference=0 append=''
 shift
 skip() { echo "run_user: skipped: $*"; exit 77; }
 if [ "$arch" = host ]; then
@@ -38,6 +39,7 @@ while [ $# -gt 0 ]; do
     --program) programs+=("$2"); shift ;;
     --file) files+=(-p "$2"); shift ;;
     --expect) expect=$2; shift ;;
+    --append) append=$2; shift ;;
     --watch) watch=(python3 "$here/watch.py") ;;
     --) shift; break ;;
     *) echo "run_user: unknown option '$1'" >&2; exit 2 ;;
@@ -63,7 +65,7 @@ for program in "${programs[@]}"; do
 done
 "$boot/mkinitramfs" -o "$work/initrd.gz" -a "$user" ${files[@]+"${files[@]}"} -e "$script" || skip "cannot build the initramfs"
 
-kernel=${found#* }/vmlinuz append=''
+kernel=${found#* }/vmlinuz
 boot_guest "$@"
 check_end "[0$reference]"
 if [ -n "$expect" ]; then
