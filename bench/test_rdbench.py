@@ -82,6 +82,10 @@ class Results(unittest.TestCase):
         self.assertEqual(summary.disagreements(summary.collect(same)), [])
         self.assertEqual(len(summary.disagreements(summary.collect(same + [record("linux", "tcg", "sha", [1], "cd")]))), 1)
 
+    def test_unknown_names_of_workloads_are_told(self):
+        data = summary.collect([record("scale", "native", "maps@64", [1]), record("macro", "native", "xz-small", [1])])
+        self.assertEqual(summary.not_found(data, ["maps", "xz", "zx", ""]), ["zx"])
+
     def test_ratio_is_the_median_of_the_rounds_ratios(self):
         data = summary.collect([record("linux", "native", "x", [b], rnd=i) for i, b in enumerate((1, 2, 4))]
                                + [record("linux", "window", "x", [a], rnd=i) for i, a in enumerate((2, 6, 100))])

@@ -3,7 +3,7 @@
 #include <stddef.h>
 
 unsigned harness_samples = 15;
-bool harness_outside;
+bool harness_outside, harness_quick;
 static const char *only;
 
 static bool starts(const char *s, const char *with)
@@ -46,6 +46,8 @@ static void options(const char *line)
             only = p + 5;
         if (starts(p, "outside"))
             harness_outside = true;
+        if (starts(p, "quick"))
+            harness_quick = true;
         if (starts(p, "samples="))
             for (const char *d = p + 8; *d >= '0' && *d <= '9'; d++)
                 n = n * 10 + (unsigned)(*d - '0');

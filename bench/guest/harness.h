@@ -39,7 +39,7 @@ static inline uint64_t ticks(void)
 }
 
 extern unsigned harness_samples;
-extern bool harness_outside;
+extern bool harness_outside, harness_quick;
 static inline uint64_t sample_ticks(void) { return harness_outside ? OUTSIDE_TICKS : SAMPLE_TICKS; }
 void harness_begin(const char *name);
 void harness_end(const char *name);

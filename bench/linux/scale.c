@@ -1,6 +1,6 @@
 /* bench/linux/scale.c - how costs grow: the same operation with more and more of something. Natively and in guests.
  *
- * usage: scale [dir=DIR] [quick=1] [samples=N] [only=CURVE,...]. One line for each point, numbers after the first hexadecimal, as of work.c:
+ * usage: scale [dir=DIR] [quick=1] [samples=N] [maps=LAST] [only=CURVE,...]. One line for each point, numbers after the first hexadecimal, as of work.c:
  *     BENCH <curve>@<point> 0 <operations in each sample> <TSC ticks of each sample>...
  * Curves: ring (processes that pass a token on), set (KiB that user code reads at random), kset (KiB of a file on tmpfs of which the kernel
  * reads at random), code (KiB of code that is run from one end to the other), maps (single pages of a process, scattered over guest RAM).
@@ -17,7 +17,7 @@
 #define PAGE 4096ul
 
 static const char *dir = "/tmp", *only;
-static unsigned samples = 5;
+static unsigned samples = 5, last_maps = 131072;
 static bool quick;
 
 static uint32_t next_random(void)
@@ -244,6 +244,15 @@ static const struct curve {
     {"maps", maps_point, 1024, 131072, 16384},
 };
 
+static void run_curve(const struct curve *c)
+{
+    unsigned last = quick ? c->quick_last : c->last;
+    if (c->point == maps_point && last > last_maps)
+        last = last_maps;
+    for (unsigned n = c->first; n <= last; n *= 2)
+        c->point(n);
+}
+
 int main(int argc, char **argv)
 {
     for (int i = 1; i < argc; i++) {
@@ -253,6 +262,8 @@ int main(int argc, char **argv)
             only = argv[i] + 5;
         else if (!strncmp(argv[i], "samples=", 8))
             samples = (unsigned)atoi(argv[i] + 8);
+        else if (!strncmp(argv[i], "maps=", 5))
+            last_maps = (unsigned)atoi(argv[i] + 5);
         else if (!strcmp(argv[i], "quick=1"))
             quick = true;
     }
@@ -261,8 +272,7 @@ int main(int argc, char **argv)
     signal(SIGPIPE, SIG_IGN);
     for (unsigned i = 0; i < sizeof curves / sizeof curves[0]; i++)
         if (in_list(only, curves[i].name))
-            for (unsigned n = curves[i].first; n <= (quick ? curves[i].quick_last : curves[i].last); n *= 2)
-                curves[i].point(n);
+            run_curve(curves + i);
     printf("DONE\n");
     return 0;
 }

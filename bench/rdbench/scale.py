@@ -15,6 +15,7 @@ CURVES = {
     "kset": ("The kernel reads 64 bytes of a file on tmpfs at random", "KiB", "us a call"),
     "code": ("Code that is run from one end to the other, blocks of five instructions", "KiB", "us a block"),
     "maps": ("Scattered single pages of a process, read at random", "pages", "us a read"),
+    "kmaps": ("Scattered single pages of a bare kernel, each read once in a pass", "pages", "us a read"),
     "ram-boot": ("Boot to /init", "MiB of guest RAM", "ms of CPU time"),
     "ram-fork": ("fork and wait", "MiB of guest RAM", "us"),
 }

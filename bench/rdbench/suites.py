@@ -251,14 +251,14 @@ class Macro(Linux):
 class Scale(Linux):
     """Curves; see scale.py. Guest RAM is a curve of its own, of one boot for each point."""
 
-    boot, others = False, ("native", "uml")
+    boot, others, limits = False, ("native", "uml"), []
     RAM = (128, 256, 512, 1024, 2048)
 
     def __init__(self, name, title, timeout=1800):
         super().__init__(name, title, "amd64", timeout)
 
     def words(self, ctx):
-        return " ".join((["quick=1"] if ctx.quick else []) + (["only=" + ",".join(ctx.only)] if ctx.only else []))
+        return " ".join(self.limits + (["quick=1"] if ctx.quick else []) + (["only=" + ",".join(ctx.only)] if ctx.only else []))
 
     def native_command(self, ctx, tmpfs):
         return [ctx.program("scale-amd64"), "dir=" + tmpfs] + self.words(ctx).split()
@@ -274,12 +274,21 @@ class Scale(Linux):
 
     def run(self, engine, ctx):
         self.memory = "1G"
-        curves = ctx.only or ["ram-boot", "ram-fork", "other"]
-        out, counters = super().run(engine, ctx) if set(curves) - {"ram-boot", "ram-fork"} else ({}, None)
-        if engine.kind == "vmm" and set(curves) & {"ram-boot", "ram-fork"}:
+        # A process of User-mode Linux dies where the host's mappings end.
+        self.limits = ["maps=32768"] if engine.kind == "uml" else []
+        curves = set(ctx.only or ["ram-boot", "ram-fork", "kmaps", "other"])
+        out, counters = super().run(engine, ctx) if curves - {"ram-boot", "ram-fork", "kmaps"} else ({}, None)
+        if engine.kind == "vmm" and "kmaps" in curves:
+            out.update(self.scattered(engine, ctx))
+        if engine.kind == "vmm" and curves & {"ram-boot", "ram-fork"}:
             for mib in self.RAM[:3] if ctx.quick else self.RAM:
                 out.update(self.boot_with(engine, ctx, mib))
         return out, counters
+
+    def scattered(self, engine, ctx):
+        r = session.run(engine.command(*eng.bare_guest_options(ctx.program("scatter.elf"), "quick" if ctx.quick else "")), self.timeout)
+        need(r, "kmaps under %s" % engine.name, 1)
+        return parse_bench(r.lines, ctx.tsc_hz, self.unit, self.scale)
 
     def boot_with(self, engine, ctx, mib):
         r = session.run(self.machine(engine, "%dM" % mib, self.small_initrd, "samples=3 warm=0 only=fork-wait"), self.timeout)

@@ -45,6 +45,12 @@ def collect(records):
     return out
 
 
+def not_found(data, names):
+    """Names of workloads or curves that were asked for and are nowhere. With --quick some have a suffix."""
+    known = {w for workloads in data.values() for w in workloads}
+    return [n for n in names if n and not any(w == n or w.startswith((n + "@", n + "-small")) for w in known)]
+
+
 def measured(figures):
     """Those of a workload's figures that have values (some only have a result)."""
     return {e: f for e, f in figures.items() if f.rounds}
