@@ -15,7 +15,7 @@
  * fewer bits; what is filled is listed, so that emptying it costs by content, not by size. */
 #define STLB_BITS 16
 #define STLB_SIZE (1u << STLB_BITS)
-#define STLB_LISTED 4096u /* full: everything is flushed */
+#define STLB_LISTED 16384u /* full: everything is flushed */
 /* The page that an access on the stack was on last, found without an index. The tag is minus the start of a window of half a page,
  * in which the access's last byte must be: the window starts STLB_STACK_SPAN bytes into the page or later, so that the first byte
  * of what is no longer than that is in the page, too. An empty one is at 2^63, which is never canonical, and its host address is

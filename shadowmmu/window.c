@@ -6,6 +6,7 @@
 #define _GNU_SOURCE
 #include "shadowmmu/window.h"
 #include "base/check.h"
+#include "base/clock.h"
 #include "base/err.h"
 #include "shadowmmu/hostcall.h"
 #include <errno.h>
@@ -19,6 +20,7 @@
 #define GFN_HASH 65536u
 #define NONE 0xffffffffu
 #define MAX_MAPPINGS 40000u /* vm.max_map_count is 65530 by default; others need some too */
+#define EMPTY_AGAIN_NS 5000000000ull
 #define FEW_CHUNKS 16u
 #define SPAN32 0x100000000ull
 #define GUARD 0x10000ull
@@ -44,6 +46,7 @@ struct window {
     struct chunk *chunk;
     uint32_t n_chunks, free_list;
     unsigned mappings, fleeting;
+    uint64_t emptied_ns; /* when it was last emptied because it was full; 0: never */
     uint32_t lin_hash[LIN_HASH] __attribute__((aligned(4096)));
     uint32_t gfn_hash[GFN_HASH]; /* complement of chunk index * 512 + page, so that memory never used means NONE */
 };
@@ -489,13 +492,37 @@ static enum window_status try_map(struct window *w, uint64_t lin, uint64_t gpa, 
     return st;
 }
 
+static unsigned small_pages(const struct window *w)
+{
+    unsigned n = 0;
+    for (unsigned s = 0; s < LIN_HASH; s++)
+        for (uint32_t i = w->lin_hash[s]; i != NONE; i = w->chunk[i].lin_next)
+            n += w->chunk[i].large ? 0 : w->chunk[i].pages;
+    return n;
+}
+
+/* Full: is emptied, unless that was not long ago. Then more pages are in use than fit, and each would come back by a signal and two
+ * system calls, forty times the cost of a soft site: those that are not in yet are refused. (The count of mappings also grows when
+ * pages come and go: then few are there, and it starts anew.) */
+static bool stays_full(struct window *w)
+{
+    struct timespec t = {0};
+    hostcall6(SYS_clock_gettime, CLOCK_MONOTONIC, (int64_t)(uintptr_t)&t, 0, 0, 0, 0);
+    uint64_t now = clock_ns_of(&t);
+    if (w->emptied_ns && now - w->emptied_ns < EMPTY_AGAIN_NS && small_pages(w) > MAX_MAPPINGS / 2)
+        return true;
+    w->emptied_ns = now;
+    window_flush(w, true);
+    return false;
+}
+
 enum window_status window_map(struct window *w, uint64_t lin, uint64_t gpa, uint64_t page_bytes, bool writable,
                               bool global)
 {
     lin &= ~0xfffull;
     gpa &= ~0xfffull;
-    if (w->mappings > MAX_MAPPINGS)
-        window_flush(w, true);
+    if (w->mappings > MAX_MAPPINGS && !window_has(w, lin, false) && stays_full(w))
+        return WINDOW_REFUSED;
     enum window_status st = try_map(w, lin, gpa, page_bytes, writable, global);
     if (st != WINDOW_REFUSED)
         return st;

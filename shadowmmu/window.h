@@ -25,7 +25,7 @@ struct window;
 enum window_status {
     WINDOW_OK,
     WINDOW_CONFLICT, /* the host already has something there */
-    WINDOW_REFUSED   /* the host would not map it, even after the window was emptied */
+    WINDOW_REFUSED   /* the host would not map it, even after the window was emptied; or full again too soon */
 };
 
 /* wide: the 64-bit kind. 0 or -RD_E_*. */

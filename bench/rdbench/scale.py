@@ -36,6 +36,10 @@ EXPLAINED = [
     ("code", TRANSLATED, 2048, 16384, "blocks and their administration, some 300 bytes for 64 of guest code, outgrow the caches, then the 64 MiB of the "
      "translation cache"),
     ("code", ("tcg",), 8, 1024, "QEMU: its jump cache has 4,096 entries, and jumps to another page are not chained"),
+    ("kmaps", ("window", "direct", "auto", "trap"), 16384, 65536, "the window: beyond 40,000 mappings the sites that want more become soft ones, whose TLB holds "
+     "16,384 pages"),
+    ("kmaps", ("soft",), 8192, 65536, "the soft TLB: 16,384 pages, then it is emptied"),
+    ("kmaps", ("window", "soft", "direct", "auto", "trap"), 1024, 8192, "the CPU's TLB and second-level cache, which the guest's and the host's pages share"),
     ("maps", ("direct", "auto"), 32768, 65536, "the host's limit of mappings (vm.max_map_count, 65,530): a process with more is translated from the third time that its "
      "world was emptied"),
     ("maps", CPU, 1024, 32768, "the TLB: 1,536 or 2,048 pages, then the caches of upper levels; each page costs a cache line for its data and one for its entry"),

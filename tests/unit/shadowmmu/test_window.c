@@ -211,3 +211,24 @@ Test(window, fifty_thousand_scattered_pages)
     }
 }
 #endif
+
+/* More pages than the window takes, each wanted again and again: emptied once, then what is not in stays out. */
+Test(window, full_again_soon_after_it_was_emptied_refuses_what_is_not_in)
+{
+    unsigned n = 0;
+    uint64_t flushes = stats.window_flushes;
+    for (; n < 120000 && stats.window_flushes == flushes; n++)
+        cr_assert_eq(map(w, LIN + n * 8192ull, n % PAGES * 4096ull, true), WINDOW_OK);
+    cr_assert_eq(stats.window_flushes, flushes + 1, "never full");
+    unsigned first = n - 1;
+    for (; n < 240000; n++)
+        if (map(w, LIN + n * 8192ull, n % PAGES * 4096ull, true) == WINDOW_REFUSED)
+            break;
+    cr_expect_eq(stats.window_flushes, flushes + 1);
+    cr_expect(!window_has(w, LIN + n * 8192ull, false));
+    cr_expect(window_has(w, LIN + first * 8192ull, true));
+    cr_expect_eq(map(w, LIN + first * 8192ull, first % PAGES * 4096ull, true), WINDOW_OK, "what is in may change");
+    for (unsigned i = first; i < n; i++)
+        window_invalidate(w, LIN + i * 8192ull);
+    cr_expect_eq(map(w, LIN + n * 8192ull, n % PAGES * 4096ull, true), WINDOW_OK, "there is room again");
+}
