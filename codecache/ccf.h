@@ -4,8 +4,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* The ways into a block: all registers hold guest values, or RCX's is in its spill slot, as soft sites leave it. */
-enum { CCF_ENTRY, CCF_ENTRY_RCX, CCF_ENTRIES };
+/* The ways into a block: all registers hold guest values, or RCX's is in its spill slot, or RCX's and RDX's are. */
+enum { CCF_ENTRY, CCF_ENTRY_RCX, CCF_ENTRY_BOTH, CCF_ENTRIES };
 /* A direct exit: a jump whose rel32 can be linked to another block. */
 struct ccf_exit {
     uint64_t target;  /* guest RIP */

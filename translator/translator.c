@@ -166,6 +166,7 @@ static void emit_all(struct xl *x)
         r->d.last_off = n->off;
         xl_group_pin(x);
         emit_one(x, n);
+        xl_changed(x, n);
         xl_group_release(x);
     }
     if (!x->stop) {
@@ -188,6 +189,7 @@ enum xl_status xl_translate(struct xl *x, const struct xl_input *in, struct emit
     x->careful = in->key & CPU_KEY_CAREFUL;
     x->g = x->m64 ? &x->l->glue64 : &x->l->glue32;
     x->spilled = 0;
+    x->clean = 0;
     x->sp_ahead = 0;
     x->post_pending = false;
     r->d.n_exits = r->d.n_points = 0;

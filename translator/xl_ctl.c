@@ -25,17 +25,18 @@ static uint32_t emit_jc_stub(struct xl *x, uint64_t target, uint64_t stub, unsig
     const struct xl_jc_layout *jc = &x->l->jc[xl_user(x)];
     unsigned t = target_reg(x), i = jc_index(target);
     uint32_t pc = (uint32_t)em_pc(c);
-    if (entry != CCF_ENTRY_RCX)
+    bool rcx = entry == CCF_ENTRY, rdx = x->m64 && entry != CCF_ENTRY_BOTH; /* are not in their slots yet */
+    if (rcx)
         em_st64(c, R_RCX, xl_slot(x, R_RCX));
-    if (x->m64)
+    if (rdx)
         em_st64(c, R_RDX, xl_slot(x, R_RDX));
     em_movi(c, t, target);
     em_ld64(c, R_RCX, jc->tag + 8 * i);
     em_lea(c, 1, R_RCX, R_RCX, (int)t, 0, 0);
     uint8_t *hit = em_jrcxz(c);
-    if (entry != CCF_ENTRY_RCX)
+    if (rcx)
         em_ld64(c, R_RCX, xl_slot(x, R_RCX));
-    if (x->m64)
+    if (rdx)
         em_ld64(c, R_RDX, xl_slot(x, R_RDX));
     em_jmp(c, stub);
     em_here8(c, hit);
@@ -45,11 +46,13 @@ static uint32_t emit_jc_stub(struct xl *x, uint64_t target, uint64_t stub, unsig
     return pc;
 }
 
-/* Before an exit: all registers are brought back but RCX, which the target may want to use as scratch again. */
+/* Before an exit: all registers are brought back but RCX, or RCX and RDX, which the target may want to use as scratch again. */
 static void unspill_for_exit(struct xl *x)
 {
-    bool keep = x->m64 && !(x->in->key & (CPU_KEY_STEP | CPU_KEY_CAREFUL));
-    xl_unspill(x, keep ? x->spilled & ~BIT(R_RCX) : x->spilled);
+    unsigned keep = 0;
+    if (x->m64 && !(x->in->key & (CPU_KEY_STEP | CPU_KEY_CAREFUL)) && (x->spilled & BIT(R_RCX)))
+        keep = BIT(R_RCX) | BIT(R_RDX);
+    xl_unspill(x, x->spilled & ~keep);
 }
 
 /* Records the exit whose jump is about to be emitted at em_pc(hot); returns where it goes at first. */
@@ -64,9 +67,10 @@ static uint64_t new_exit(struct xl *x, uint64_t target, unsigned rel_at)
     /* An instruction in the last bytes of a page may run into the next one. */
     e->cross_page = (to ^ here) >> PAGE_SHIFT != 0 || (to & 0xfff) > PAGE_SIZE - 15;
     e->stub_pc = (uint32_t)em_pc(c);
-    if (x->spilled) {
-        e->entry = CCF_ENTRY_RCX;
-        em_ld64(c, R_RCX, xl_slot(x, R_RCX));
+    for (unsigned m = x->spilled; m; m &= m - 1) {
+        unsigned s = (unsigned)__builtin_ctz(m);
+        em_ld64(c, s, xl_slot(x, (int)s));
+        e->entry++;
     }
     em_sti32(c, x->l->link_pc, e->stub_pc);
     em_jmp(c, x->g->exit_link);

@@ -35,7 +35,7 @@ static void undecodable(struct xl_insn *n, uint8_t sys)
 {
     memset(&n->i, 0, sizeof n->i);
     n->i.length = 1;
-    n->use = n->wronly = n->regs = 0;
+    n->use = n->wronly = n->regs = n->writes = 0;
     n->mem = -1;
     n->cls = XL_UD;
     n->act = XL_ACT_SYS;

@@ -2,28 +2,26 @@
  *
  * Between two guest instructions of a block RCX and RDX may be scratch, with the guest's values in their spill slots; to bring them
  * back at a block's end only for the next one to store them again costs instructions and, worse, makes a chain of loads that wait
- * for stores through all blocks. So a block is entered in one of three ways, and decides in which state its own code starts:
- *     CCF_ENTRY      all registers hold guest values
- *     CCF_ENTRY_RCX  RCX is in its slot: exits of blocks that have left it there
- *     indirect       RCX and RDX are: from the jump cache
- * Entries lie in front of the code, so that the likeliest state falls into it:
- *     no scratch wanted:   indirect: load rdx;              ENTRY_RCX: load rcx;                    ENTRY: code
- *     RCX:                 indirect: load rdx; jmp code;    ENTRY: store rcx;                       ENTRY_RCX: code
- *     RCX and RDX:                                          ENTRY: store rcx; ENTRY_RCX: store rdx; indirect: code
- * A block in place of a jump starts with the entry that the jump's exit has; what does not fit behind it is out of line.
+ * for stores through all blocks. So there are three states in which a block can be left and entered, and each block's own code
+ * starts in the one that suits it:
+ *     CCF_ENTRY       all registers hold guest values
+ *     CCF_ENTRY_RCX   RCX is in its slot
+ *     CCF_ENTRY_BOTH  RCX and RDX are; so does one come from the jump cache, with the target in RDX
+ * The entries for other states lie in front of the code and fall into it, storing or loading one register each:
+ *     code wants all:   BOTH: load rdx;    RCX: load rcx;    ENTRY: code
+ *     code wants RCX:   BOTH: load rdx;    RCX: code         out of line: ENTRY
+ *     code wants BOTH:  ENTRY: store rcx;  RCX: store rdx;   BOTH: code
+ * A block in place of a jump starts with the entry for the state that the jump's exit is in; the entries that have no place between
+ * it and the code are out of line.
  */
 #include "translator/xl_int.h"
 
-/* Does the instruction need a register for itself before it does anything? */
-static bool takes(const struct xl *x, const struct xl_insn *n, unsigned r)
+/* Does the instruction access memory through a look-up of its own? */
+static bool looks_up(const struct xl *x, const struct xl_insn *n, unsigned k)
 {
-    bool soft = n->strategy == XL_SITE_SOFT;
+    if (n->strategy != XL_SITE_SOFT || (n->group && x->group[n->group - 1].first != k))
+        return false;
     switch (n->act) {
-    case XL_ACT_RET:
-    case XL_ACT_JMP_IND:
-    case XL_ACT_CALL_IND: return soft; /* RCX and RDX look the target up */
-    case XL_ACT_CALL:                  /* the return address, if it is no immediate operand */
-        return r == R_RCX ? soft : (int64_t)(int32_t)xl_next_rip(x, n) != (int64_t)xl_next_rip(x, n);
     case XL_ACT_MEM:
     case XL_ACT_MOFFS:
     case XL_ACT_BITSTR:
@@ -31,93 +29,106 @@ static bool takes(const struct xl *x, const struct xl_insn *n, unsigned r)
     case XL_ACT_PUSH_I:
     case XL_ACT_PUSH_M:
     case XL_ACT_POP_R:
-    case XL_ACT_LEAVE: return r == R_RCX && soft;
+    case XL_ACT_LEAVE:
+    case XL_ACT_CALL: return true;
     default: return false;
     }
 }
 
-/* Is r scratch before the guest's value of it is wanted? */
+static bool is_stack(const struct xl_insn *n)
+{
+    return n->act != XL_ACT_LEAVE && (n->mem < 0 || n->op[n->mem].mem.base == ZYDIS_REGISTER_RSP);
+}
+
+/* Does the k-th instruction want the register for itself before it does anything? */
+static bool takes(const struct xl *x, unsigned k, unsigned r)
+{
+    const struct xl_insn *n = &x->insn[k];
+    bool soft = n->strategy == XL_SITE_SOFT;
+    if (n->act == XL_ACT_RET || n->act == XL_ACT_JMP_IND || n->act == XL_ACT_CALL_IND)
+        return soft; /* RCX and RDX look the target up */
+    if (!looks_up(x, n, k))
+        return false;
+    if (r == R_RCX)
+        return true;
+    if (n->group)
+        return x->group[n->group - 1].reg == R_RDX;
+    if (n->act == XL_ACT_CALL) /* the return address, if it is no immediate operand */
+        return (int64_t)(int32_t)xl_next_rip(x, n) != (int64_t)xl_next_rip(x, n);
+    return !is_stack(n);
+}
+
+/* Is r scratch before the guest's value of it is wanted? Where all sites are soft its value stays in the slot over blocks that have
+ * no use for it. */
 static bool scratch_first(const struct xl *x, unsigned r)
 {
     for (unsigned k = 0; k < x->n; k++) {
         const struct xl_insn *n = &x->insn[k];
         if (n->use & ~(unsigned)n->wronly & BIT(r))
             return false;
-        if (takes(x, n, r))
+        if (takes(x, k, r))
             return true;
-        if ((n->use & BIT(r)) || n->act >= XL_ACT_PUSHF)
+        if (n->act >= XL_ACT_PUSHF)
             return false;
+        if (n->use & BIT(r))
+            break;
     }
-    return false;
+    return !x->in->window;
 }
 
-#define SLOT_BYTES 7 /* of a load or a store of a spill slot */
-
-static void load(struct xl *x, struct emit *e, unsigned r) { em_ld64(e, r, xl_slot(x, (int)r)); }
-static void store(struct xl *x, struct emit *e, unsigned r) { em_st64(e, r, xl_slot(x, (int)r)); }
-
-static void emit_indirect(struct xl *x, struct emit *e, unsigned wants)
+/* From one state to the next one. */
+static void step(struct xl *x, struct emit *e, unsigned from, unsigned to)
 {
-    x->r->d.entry_indirect_pc = (uint32_t)em_pc(e);
-    xl_count_rcx(x, e, x->l->count.indirect);
-    if (x->m64 && !(wants & BIT(R_RDX)))
-        load(x, e, R_RDX);
+    unsigned r = from + to == CCF_ENTRY + CCF_ENTRY_RCX ? R_RCX : R_RDX;
+    if (r == R_RDX && !x->m64) /* the target is in R8 */
+        return;
+    (from < to ? em_st64 : em_ld64)(e, r, xl_slot(x, (int)r));
 }
 
-/* What has no place in front of the code: the indirect entry of a block in place, and the entry that its jump's exit does not have. */
-static void emit_out_of_line(struct xl *x, unsigned wants, bool indirect, uint64_t at[CCF_ENTRIES], uint64_t code)
+/* The entries from one state to another, exclusive, where the code of at[to] is not next. */
+static void out_of_line(struct xl *x, unsigned from, unsigned to, uint64_t at[CCF_ENTRIES])
 {
-    struct emit *c = x->cold;
-    unsigned inner = wants ? CCF_ENTRY_RCX : CCF_ENTRY, outer = wants ? CCF_ENTRY : CCF_ENTRY_RCX;
-    if (indirect) {
-        emit_indirect(x, c, wants);
-        if (!wants)
-            load(x, c, R_RCX);
-        em_jmp(c, code);
+    if (from == to)
+        return;
+    for (unsigned s = from; s != to; s = s < to ? s + 1 : s - 1) {
+        at[s] = em_pc(x->cold);
+        step(x, x->cold, s, s < to ? s + 1 : s - 1);
     }
-    if (x->m64 && x->in->in_place == 1 + inner) {
-        at[outer] = em_pc(c);
-        (wants ? store : load)(x, c, R_RCX);
-        em_jmp(c, at[inner]);
-    }
+    em_jmp(x->cold, at[to]);
 }
 
-/* The code has the registers in wants as scratch from the start: none, RCX, or RCX and RDX. */
 static void emit_entries(struct xl *x, unsigned wants)
 {
     struct emit *e = x->hot;
     struct ccf_desc *d = &x->r->d;
-    unsigned inner = wants ? CCF_ENTRY_RCX : CCF_ENTRY, outer = wants ? CCF_ENTRY : CCF_ENTRY_RCX;
-    bool rdx = wants & BIT(R_RDX), in_place = x->in->in_place;
-    bool falls = rdx && !x->in->count; /* the indirect entry is the code itself */
+    unsigned first = x->in->in_place ? x->in->in_place - 1u : wants == CCF_ENTRY_BOTH ? CCF_ENTRY : CCF_ENTRY_BOTH;
     uint64_t at[CCF_ENTRIES];
-    if (!in_place && !falls)
-        emit_indirect(x, e, wants);
-    if (!in_place && !falls && wants)
-        em_jmp(e, em_pc(e) + 5 + SLOT_BYTES * (rdx ? 2 : 1));
-    d->hot_pc = (uint32_t)em_pc(e);
-    at[outer] = em_pc(e);
-    if (x->in->in_place != 1 + inner)
-        (wants ? store : load)(x, e, R_RCX);
-    at[inner] = em_pc(e);
-    if (rdx)
-        store(x, e, R_RDX);
-    if (falls)
-        d->entry_indirect_pc = (uint32_t)em_pc(e);
-    if (in_place)
-        emit_out_of_line(x, wants, !falls, at, em_pc(e));
-    for (unsigned k = 0; k < CCF_ENTRIES; k++)
-        d->entry[k] = (int32_t)((int64_t)at[k] - (int64_t)d->hot_pc);
+    for (unsigned s = first; s != wants; s = s < wants ? s + 1 : s - 1) {
+        at[s] = em_pc(e);
+        step(x, e, s, s < wants ? s + 1 : s - 1);
+    }
+    at[wants] = em_pc(e);
+    out_of_line(x, CCF_ENTRY, first < wants ? first : wants, at);
+    out_of_line(x, CCF_ENTRY_BOTH, first > wants ? first : wants, at);
+    for (unsigned s = 0; s < CCF_ENTRIES; s++)
+        d->entry[s] = (int32_t)((int64_t)at[s] - (int64_t)d->hot_pc);
+    d->entry_indirect_pc = (uint32_t)at[CCF_ENTRY_BOTH];
+    if (x->in->count) {
+        d->entry_indirect_pc = (uint32_t)em_pc(x->cold);
+        xl_count_rcx(x, x->cold, x->l->count.indirect);
+        em_jmp(x->cold, at[CCF_ENTRY_BOTH]);
+    }
 }
 
 void xl_emit_entries(struct xl *x, bool may_want_scratch)
 {
+    static const uint16_t spilled[CCF_ENTRIES] = {0, BIT(R_RCX), BIT(R_RCX) | BIT(R_RDX)};
     struct ccf_desc *d = &x->r->d;
-    unsigned wants = 0;
-    d->start_pc = (uint32_t)em_pc(x->hot);
+    unsigned wants = CCF_ENTRY;
+    d->start_pc = d->hot_pc = (uint32_t)em_pc(x->hot);
     d->in_place = x->in->in_place;
     if (may_want_scratch && x->m64 && !(x->in->key & (CPU_KEY_STEP | CPU_KEY_CAREFUL)) && scratch_first(x, R_RCX))
-        wants = BIT(R_RCX) | (scratch_first(x, R_RDX) ? BIT(R_RDX) : 0);
+        wants = scratch_first(x, R_RDX) ? CCF_ENTRY_BOTH : CCF_ENTRY_RCX;
     emit_entries(x, wants);
-    x->spilled = (uint16_t)wants;
+    x->spilled = spilled[wants];
 }

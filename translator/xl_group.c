@@ -271,7 +271,7 @@ static bool can_be_rcx(const struct xl *x, const struct xl_group *g)
 /* A register that no instruction of the group's span wants; R8 to R11 and R14 have uses of their own in 16/32-bit code. */
 static int find_register(const struct xl *x, const struct xl_group *g)
 {
-    unsigned count, busy = pinned_between(x, g->first, g->last, &count) | BIT(R_RSP) | BIT(R_RCX) | BIT(R_RDX);
+    unsigned count, busy = pinned_between(x, g->first, g->last, &count) | BIT(R_RSP) | BIT(R_RCX);
     if (count == MAX_PINNED)
         return NO_REG;
     if (!x->m64)
@@ -280,8 +280,10 @@ static int find_register(const struct xl *x, const struct xl_group *g)
         return R_RCX;
     for (unsigned k = g->first; k <= g->last; k++)
         busy |= x->use[k] | (x->insn[k].high_byte ? 0xffu : 0);
-    /* The one that is wanted last, for it must be brought back then. */
+    /* RDX, which need not be brought back at the block's end, or the one that is wanted last. */
     unsigned free = ~busy & 0xffff;
+    if (free & BIT(R_RDX))
+        return R_RDX;
     return free ? __builtin_ctz(xl_needed_last(x, free, g->last + 1u)) : NO_REG;
 }
 

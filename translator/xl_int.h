@@ -18,6 +18,7 @@ struct xl_insn {
     uint16_t use;    /* general registers read or written */
     uint16_t wronly; /* ... of which completely overwritten and not read */
     uint16_t regs;   /* ... of which are operands themselves, not just parts of an address */
+    uint16_t writes; /* ... and may be changed */
     int8_t mem;      /* index of the explicit memory operand that is accessed, or -1 */
     uint8_t how;     /* XL_READ.. of the memory operand */
     bool high_byte;  /* names AH, CH, DH or BH: no REX prefix possible */
@@ -99,6 +100,7 @@ struct xl {
     bool m64, careful;
     unsigned n, cur;
     uint16_t spilled;
+    uint16_t clean;   /* brought back and not changed since: spilling them again takes no store */
     int32_t sp_ahead; /* the guest's RSP is the host's and this: between pushes and pops that share a look-up */
     uint16_t pinned;  /* scratch registers that hold a group's addend */
     unsigned n_groups;
@@ -171,6 +173,7 @@ unsigned xl_pick(struct xl *x, unsigned avoid, bool legacy);
 unsigned xl_needed_last(const struct xl *x, unsigned regs, unsigned k);
 void xl_spill(struct xl *x, int r);
 void xl_unspill(struct xl *x, unsigned mask);
+void xl_changed(struct xl *x, const struct xl_insn *n);
 static inline uint64_t xl_slot(const struct xl *x, int r)
 {
     return x->l->cpu + offsetof(struct cpu, spill) + 8u * (unsigned)r;

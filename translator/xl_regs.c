@@ -7,7 +7,8 @@ void xl_spill(struct xl *x, int r)
 {
     if (x->spilled & BIT(r))
         return;
-    em_st64(x->hot, (unsigned)r, xl_slot(x, r));
+    if (!(x->clean & BIT(r)))
+        em_st64(x->hot, (unsigned)r, xl_slot(x, r));
     x->spilled |= (uint16_t)BIT(r);
 }
 
@@ -17,6 +18,24 @@ void xl_unspill(struct xl *x, unsigned mask)
         unsigned r = (unsigned)__builtin_ctz(m);
         em_ld64(x->hot, r, xl_slot(x, (int)r));
         x->spilled &= (uint16_t)~BIT(r);
+        x->clean |= (uint16_t)BIT(r);
+    }
+}
+
+/* The instruction has been emitted: which slots still hold what their registers do? */
+void xl_changed(struct xl *x, const struct xl_insn *n)
+{
+    switch (n->act) {
+    case XL_ACT_IDENT:
+    case XL_ACT_DROP:
+    case XL_ACT_LEA:
+    case XL_ACT_MEM:
+    case XL_ACT_MOFFS:
+    case XL_ACT_PUSH_R:
+    case XL_ACT_PUSH_I:
+    case XL_ACT_PUSH_M:
+    case XL_ACT_POP_R: x->clean &= (uint16_t)~n->writes; break;
+    default: x->clean = 0; break;
     }
 }
 

@@ -11,6 +11,8 @@ static void note_register(struct xl_insn *n, const ZydisDecodedOperand *o, uint1
         return;
     n->use |= BIT(r);
     n->regs |= BIT(r);
+    if (o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE)
+        n->writes |= BIT(r);
     if (o->reg.value >= ZYDIS_REGISTER_AH && o->reg.value <= ZYDIS_REGISTER_BH)
         n->high_byte = true;
     if ((o->actions & ZYDIS_OPERAND_ACTION_WRITE) && !(o->actions & ~(unsigned)ZYDIS_OPERAND_ACTION_WRITE) &&
@@ -57,7 +59,7 @@ static void note_memory(struct xl_insn *n, const ZydisDecodedOperand *o, unsigne
 void xl_note_operands(struct xl_insn *n)
 {
     uint16_t read = 0, full = 0;
-    n->use = n->regs = 0;
+    n->use = n->regs = n->writes = 0;
     n->mem = -1;
     n->high_byte = false;
     for (unsigned k = 0; k < n->i.operand_count; k++) {

@@ -36,7 +36,7 @@ static void run(unsigned way, uint64_t gpr[16])
     env->c.flags = EFLAGS_CF;
     if (way != CCF_ENTRY)
         park(R_RCX);
-    if (way == INDIRECT)
+    if (way == CCF_ENTRY_BOTH || way == INDIRECT)
         park(R_RDX);
     env_run_at(entry_pc(way));
     cr_expect_eq(env->c.flags, EFLAGS_CF);
@@ -82,8 +82,17 @@ Test(xl_entry, a_block_that_wants_rcx_as_scratch_and_leaves_it_so)
 Test(xl_entry, a_block_that_wants_rcx_and_rdx_as_scratch)
 {
     const uint8_t code[] = {0x48, 0x8b, 0x3e, /* mov rdi, [rsi] */
-                            0x5d,             /* pop rbp */
-                            0xc3};            /* ret */
+                            0x48, 0x8b, 0x03, /* mov rax, [rbx] */
+                            0x5d};            /* pop rbp */
     check(code, sizeof code);
-    cr_expect_eq(entry_pc(INDIRECT), entry_pc(CCF_ENTRY_RCX) + 7, "nothing is loaded to be stored again");
+    cr_expect_eq(env_result.d.exit[0].entry, CCF_ENTRY_BOTH);
+}
+
+Test(xl_entry, a_block_that_returns)
+{
+    const uint8_t code[] = {0x48, 0x8d, 0x47, 0x01, /* lea rax, [rdi+1] */
+                            0x5d,                   /* pop rbp */
+                            0xc3};                  /* ret */
+    check(code, sizeof code);
+    cr_expect_eq(entry_pc(INDIRECT), env_result.d.start_pc, "nothing is loaded to be stored again");
 }
