@@ -154,25 +154,34 @@ void direct_rest(struct vcpu *v)
         sweep(v);
 }
 
-static bool state_allows(const struct vcpu *v)
+/* What the CPU's state has that a world cannot have, as the counter for it; NULL: nothing. */
+static uint64_t *unfit(struct vcpu *v)
 {
     const struct cpu *c = &v->c;
     const uint32_t bad = CPU_KEY_STEP | CPU_KEY_AC | CPU_KEY_TS | CPU_KEY_EM | CPU_KEY_REAL;
-    if (c->cpl != 3 || (c->key & bad) || !(c->key & CPU_KEY_OSFXSR) || !(c->cr0 & CR0_PG))
-        return false;
-    /* AC would count on the host whatever the guest's CR0.AM says; NT does not survive a signal. */
-    return !(c->eflags_sys & (EFLAGS_AC | EFLAGS_NT)) && (int64_t)c->rip >= 0 && direct_segments_allowed(v);
+    if ((c->key & bad) || !(c->key & CPU_KEY_OSFXSR) || !(c->cr0 & CR0_PG) || (int64_t)c->rip < 0)
+        return &v->stats->uw_unfit_state;
+    /* AC would count on the host whatever the guest's CR0.AM says; NT does not survive a signal; IOPL there is 0, and IF is 1. */
+    if ((c->eflags_sys & (EFLAGS_AC | EFLAGS_NT | EFLAGS_IOPL)) || !c->if_flag)
+        return &v->stats->uw_unfit_flags;
+    return direct_segments_allowed(v) ? NULL : &v->stats->uw_unfit_segments;
 }
 
 bool direct_wanted(struct vcpu *v)
 {
     struct direct *d = v->priv->direct;
-    if (!d || !state_allows(v))
+    if (!d || v->c.cpl != 3)
         return false;
     const struct space *s = space_slot(d, cr3_base(v));
-    if (s->cr3 != cr3_base(v) || s->ended)
-        return d->mode == VM_USER_DIRECT;
-    return s->tier.direct && !s->refused && !direct_is_careful(s, v->c.rip);
+    bool known = s->cr3 == cr3_base(v) && !s->ended;
+    if (known ? !s->tier.direct || s->refused : d->mode != VM_USER_DIRECT)
+        return false;
+    uint64_t *why = unfit(v);
+    if (why) {
+        ++*why;
+        return false;
+    }
+    return !known || !direct_is_careful(s, v->c.rip);
 }
 
 bool direct_careful(struct vcpu *v)

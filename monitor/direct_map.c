@@ -379,6 +379,7 @@ enum direct_result direct_page_fault(struct vcpu *v, struct space *s, uint64_t l
     }
     const struct gpmem_slot *slot = gpmem_find(v->mem, r.gpa);
     if (!slot || (slot->rom && (error & PF_W))) {
+        v->stats->uw_mmio++;
         v->stats->uw_steps++;
         return DIRECT_STEP;
     }
