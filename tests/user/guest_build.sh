@@ -19,7 +19,8 @@ for folder in base arch translator codecache shadowmmu devices; do
 done
 # The package has headers that are programs when a macro says so; some want more than that.
 if [[ " $folders " = *" stb "* ]]; then
-    stb=$("$here/../boot/fetch" macro-amd64 | sed -n 's/^macro-amd64 //p')/root/usr/include/stb
+    stb=$("$here/../boot/fetch" macro-amd64 | sed -n 's/^macro-amd64 //p')/root
+    stb=$stb/usr/include/stb
     [ -e "$stb/stb_image.h" ] || { echo "guest_build: skipped: cannot fetch libstb-dev"; exit 77; }
     mkdir "$tree/src/stb"
     cp "$stb"/*.h "$tree/src/stb/"
