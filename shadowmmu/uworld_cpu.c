@@ -1,9 +1,9 @@
 /* shadowmmu/uworld_cpu.c - on which CPU a world's threads run, and what a switch between them and the monitor costs there.
  *
  * A hand-off to a thread that spins on another CPU takes nothing; one to a thread that sleeps there takes an interrupt to that CPU, tens of us
- * in a virtual machine; one to a thread that sleeps on this CPU takes two switches. So a world whose turns are short is kept apart
- * from the monitor, and both spin (uworld_run.c); one whose turns are longer than anybody spins for shares the monitor's CPU, and
- * leaves the others alone.
+ * in a virtual machine; one to a thread that sleeps on this CPU takes two switches. So a world whose turns are short and follow one
+ * another closely is kept apart from the monitor, and both spin (uworld_run.c); one whose turns, or what is between them, are longer than
+ * anybody spins for shares the monitor's CPU, and leaves the others alone. So do new ones: most programs do not live long.
  */
 #define _GNU_SOURCE
 #include "shadowmmu/uworld_int.h"
@@ -70,6 +70,7 @@ void uw_cpu_before(struct uworld *w)
     struct uw_pool *p = w->pool;
     if (!p->several_cpus)
         return;
+    w->pause = uw_tsc() - w->back;
     if (w->shares)
         come_together(w);
     else
@@ -78,7 +79,9 @@ void uw_cpu_before(struct uworld *w)
 
 void uw_cpu_after(struct uworld *w, uint64_t ticks)
 {
-    bool against = w->shares ? ticks < w->pool->spin_max / 2 : ticks > w->pool->spin_max;
+    uint64_t max = w->pool->spin_max;
+    bool against = w->shares ? ticks < max / 2 && w->pause < max / 2 : ticks > max || w->pause > max;
+    w->back = uw_tsc();
     w->streak = against ? w->streak + 1 : 0;
     if (w->streak < (w->shares ? SHORT_TURNS : LONG_TURNS))
         return;

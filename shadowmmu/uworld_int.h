@@ -176,6 +176,8 @@ struct uworld {
     int mapper_cpu;  /* ... and the CPU it is bound to, or -1 */
     int guest_cpu;   /* the same of the guest thread */
     bool shares;     /* the monitor's CPU */
+    uint64_t back;   /* TSC when the last turn ended */
+    uint64_t pause;  /* how long after the one before that the last one began */
     uint8_t streak;  /* turns in a row that speak against that, or for it */
     unsigned n_ldt;
     uint32_t ldt_base[UW_LDT_ENTRIES];

@@ -308,6 +308,8 @@ static void be_like_worlds(const struct uw_pool *p, bool yes)
 static void take(struct uw_pool *p, struct uworld *w)
 {
     w->life = UW_USED;
+    w->shares = true;
+    w->streak = 0;
     if (p->n_used++ == 0)
         be_like_worlds(p, true);
 }
