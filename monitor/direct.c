@@ -276,13 +276,25 @@ static int state_out(struct vcpu *v, struct space *s, const struct uw_state *giv
     return rc;
 }
 
-static enum direct_result syscall_event(struct vcpu *v, uint8_t op, uint64_t imm)
+/* An instruction of two bytes. */
+static enum direct_result sys_event(struct vcpu *v, uint8_t op, uint64_t imm, uint64_t *counter)
 {
     struct sys_op o = {.op = op, .opsize = v->c.key & CPU_KEY_CODE64 ? 8 : 4, .len = 2, .flags = SYS_F_IMM | SYS_F_END};
     memcpy(&v->op, &o, sizeof v->op);
     v->op_imm = imm;
-    v->stats->uw_syscalls++;
-    return DIRECT_SYSCALL;
+    ++*counter;
+    return DIRECT_SYS;
+}
+static enum direct_result syscall_event(struct vcpu *v, uint8_t op, uint64_t imm)
+{
+    return sys_event(v, op, imm, &v->stats->uw_syscalls);
+}
+
+/* Programs ask dozens of times when they start: not worth a translated block and the FPU state that it would want. */
+static bool is_cpuid(struct vcpu *v)
+{
+    uint8_t b[2];
+    return mem_read(v, v->c.rip, b, sizeof b, MEM_R) == 0 && b[0] == 0x0f && b[1] == 0xa2;
 }
 
 /* Traps come with rip behind INT3, INT1 or INTO: back to the instruction, which the engine will carry out. */
@@ -314,6 +326,8 @@ static enum direct_result event(struct vcpu *v, struct space *s, const struct uw
     }
     if (e->vector == EXC_PF)
         return direct_page_fault(v, s, e->cr2, e->error);
+    if (e->vector == EXC_GP && is_cpuid(v))
+        return sys_event(v, SYS_OP_CPUID, 0, &v->stats->uw_steps);
     if (e->vector == EXC_DB && (v->c.eflags_sys & EFLAGS_TF))
         return DIRECT_TRAP;
     if ((e->vector == EXC_BP || e->vector == EXC_DB || e->vector == EXC_OF) && !back_to_insn(v, e->vector))

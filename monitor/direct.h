@@ -18,12 +18,12 @@ void direct_destroy(struct direct *d);
 
 /* What a turn in user mode came to. */
 enum direct_result {
-    DIRECT_NO,      /* not now: run translated code */
-    DIRECT_GO_ON,   /* state is up to date; the run loop goes on */
-    DIRECT_STEP,    /* carry out one instruction at rip with translated code, then come back */
-    DIRECT_FAULT,   /* v->fault */
-    DIRECT_TRAP,    /* a single step: TF was set by the code itself */
-    DIRECT_SYSCALL, /* carry out SYSCALL, SYSENTER or INT 80h at rip: v->op is filled */
+    DIRECT_NO,    /* not now: run translated code */
+    DIRECT_GO_ON, /* state is up to date; the run loop goes on */
+    DIRECT_STEP,  /* carry out one instruction at rip with translated code, then come back */
+    DIRECT_FAULT, /* v->fault */
+    DIRECT_TRAP,  /* a single step: TF was set by the code itself */
+    DIRECT_SYS,   /* carry out SYSCALL, SYSENTER, INT 80h or CPUID at rip: v->op is filled */
 };
 /* May the current state run directly, and is its space promoted? nofpu. */
 bool direct_wanted(struct vcpu *v);

@@ -446,8 +446,8 @@ static enum step block_step(struct vcpu *v, uint32_t apart)
     return code < 0 ? error_step(v, err) : after_tc(v, code);
 }
 
-/* The system call that ended a turn of direct execution. */
-static enum step direct_syscall(struct vcpu *v)
+/* The system call or CPUID that ended a turn of direct execution. */
+static enum step direct_sys(struct vcpu *v)
 {
     struct sys_op op;
     __builtin_memcpy(&op, &v->op, sizeof op);
@@ -458,6 +458,7 @@ static enum step direct_syscall(struct vcpu *v)
     switch (result) {
     case SYS_FAULT: return raise_fault(v);
     case SYS_EXIT: return STEP_OUT;
+    case SYS_NEXT: v->c.rip = cpu_code64(&v->c) ? v->c.rip + op.len : (uint32_t)(v->c.rip + op.len); return STEP_GO_ON;
     default: return STEP_GO_ON;
     }
 }
@@ -478,7 +479,7 @@ static enum step user_step(struct vcpu *v)
         case DIRECT_STEP: return single_step(v);
         case DIRECT_FAULT: return raise_fault(v);
         case DIRECT_TRAP: return debug_trap(v, 1u << 14);
-        case DIRECT_SYSCALL: return direct_syscall(v);
+        case DIRECT_SYS: return direct_sys(v);
         }
     }
     p->user_since = __builtin_ia32_rdtsc();
