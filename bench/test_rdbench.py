@@ -148,6 +148,11 @@ class Steps(unittest.TestCase):
         self.assertEqual(step[:4], ("code", "window", 32, 64))
         self.assertEqual(scale.step_table(self.curves([1, 1.9, 3.9]))[1][0][-1], "NOT EXPLAINED")
 
+    def test_step_that_is_not_in_every_round_is_not_called_explained_or_steady(self):
+        runs = [record("scale", "window", "ring@%d" % p, [c], rnd=r) for r, c2 in enumerate((3, 3, 1)) for p, c in ((8, 1), (16, c2))]
+        (row,) = scale.step_table(scale.collect(summary.collect(runs)))[1]
+        self.assertEqual(row[-2:], ["3.0", "not steady: in 2 of 3 rounds only"])
+
     def test_known_steps_say_why(self):
         self.assertIn("level 1", scale.explanation("set", "native", 32, 64, 3, 3, {"level 1": 48}))
         self.assertIn("jump cache", scale.explanation("code", "window", 256, 512, 16, 3, {}))

@@ -5,6 +5,7 @@ marks the others.
 """
 import html
 import math
+import statistics
 
 from . import summary
 
@@ -80,6 +81,14 @@ def explanation(curve, engine, a, b, factor=0, native=0, caches=None):
     return "not one of ours, and not looked into" if engine in PEERS else None
 
 
+def factors_of(points, a, b):
+    """From point a to point b, in each round that has both."""
+    if a not in points or b not in points:
+        return []
+    low, high = points[a].rounds, points[b].rounds
+    return [high[r] / low[r] for r in low if r in high and low[r] > 0]
+
+
 def steps(curves, caches=None):
     """(curve, engine, from point, to point, factor, explanation or None) where a cost more than doubles."""
     found = []
@@ -87,11 +96,15 @@ def steps(curves, caches=None):
         for engine, points in engines.items():
             xs = sorted(points)
             for a, b in zip(xs, xs[1:]):
-                low, high = points[a].median, points[b].median
-                if low > 0 and high / low > STEP:
-                    cpu = engines.get("native", {})
-                    native = cpu[b].median / cpu[a].median if a in cpu and b in cpu and cpu[a].median > 0 else 0
-                    found.append((curve, engine, a, b, high / low, explanation(curve, engine, a, b, high / low, native, caches)))
+                factors = factors_of(points, a, b)
+                if not factors or statistics.median(factors) <= STEP:
+                    continue
+                factor, native = statistics.median(factors), statistics.median(factors_of(engines.get("native", {}), a, b) or [0])
+                why = explanation(curve, engine, a, b, factor, native, caches)
+                there = sum(f > STEP for f in factors)
+                if not why and there < len(factors):
+                    why = "not steady: in %d of %d rounds only" % (there, len(factors))
+                found.append((curve, engine, a, b, factor, why))
     return found
 
 

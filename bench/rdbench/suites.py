@@ -133,7 +133,7 @@ class Bare:
     def run_bochs(self, engine, ctx):
         with open(ctx.program("bochs-loader.bin"), "rb") as loader, open(ctx.program(self.guest), "rb") as guest:
             disk = bochs.multiboot_disk(loader.read(), guest.read(), ctx.outside_words(), 128)
-        r = session.run(bochs.command(engine.program, ctx.tmp, disk, 128), self.timeout)
+        r = session.run(bochs.command(engine.program, ctx.tmp, disk, 128), 4 * self.timeout)
         need(r, "%s under %s" % (self.name, engine.name), 1)
         return parse_bench(r.lines, ctx.tsc_hz, self.unit, self.scale)
 
@@ -222,7 +222,7 @@ class Macro(Linux):
 
     boot, unit, scale, others = False, "ms", 1e3, ("native", "uml")
 
-    def __init__(self, name, title, timeout=1800):
+    def __init__(self, name, title, timeout=3600):  # 40,000 forks take trap and emulate many minutes
         super().__init__(name, title, "amd64", timeout)
 
     def words(self, ctx):
