@@ -45,6 +45,7 @@ int cc_create(struct codecache **out, size_t bytes, struct stats *stats)
     cc->n_sectors = (unsigned)(bytes / cc->sector_bytes);
     if (cc->n_sectors < 2)
         cc->n_sectors = 2;
+    CHECK(cc->n_sectors <= CC_MAX_SECTORS);
     cc->bytes = CC_GLUE_BYTES + (size_t)cc->n_sectors * cc->sector_bytes;
     int rc = -RD_E_HOST, fd = memfd_create("ringdown-tc", MFD_CLOEXEC);
     if (fd < 0)
@@ -188,6 +189,10 @@ struct cc_block *cc_commit(struct codecache *cc, const struct cc_key *k, uint64_
     ASSERT(d->start_pc <= c->pc + c->hot && d->cold_pc == c->pc + cc->sector_bytes / 2 + c->cold);
     c->hot = (uint32_t)((d->hot_pc + d->hot_bytes - c->pc + 15) & ~15u);
     c->cold = (uint32_t)(d->cold_pc + d->cold_bytes - c->pc - cc->sector_bytes / 2);
+    for (unsigned i = 0; i < d->n_exits; i++) {
+        uint32_t name = cc_exit_name(cc->cur, c->n, i);
+        memcpy(cc_writable(cc, d->exit[i].name_pc), &name, sizeof name);
+    }
     c->block[c->n++] = b;
     unsigned h = cc_hash(k);
     b->hash_next = cc->hash[h];

@@ -44,6 +44,12 @@ struct cc_kicked {
     struct cc_block *b;
     uint8_t ij_bytes[5], fall_bytes[5];
 };
+/* Names of exits: block, sector, exit. */
+#define CC_MAX_SECTORS 32u
+static inline uint32_t cc_exit_name(unsigned sector, unsigned block, unsigned i)
+{
+    return block << 6 | sector << 1 | i;
+}
 struct codecache {
     uint8_t *w;   /* writable mapping */
     uint64_t x;   /* executable mapping */

@@ -47,12 +47,20 @@ struct cc_block *cc_find(const struct codecache *cc, uint64_t pc)
     return pc <= end ? b : NULL; /* a return address may be the end */
 }
 
-int cc_exit_index(const struct cc_block *b, uint32_t stub_pc)
+struct cc_block *cc_find_exit(const struct codecache *cc, uint32_t name, unsigned *i)
 {
-    for (unsigned i = 0; i < b->d.n_exits; i++)
-        if (b->d.exit[i].stub_pc == stub_pc)
-            return (int)i;
-    return -1;
+    unsigned sector = name >> 1 & (CC_MAX_SECTORS - 1), k = name >> 6;
+    if (sector >= cc->n_sectors || k >= cc->sector[sector].n)
+        return NULL;
+    *i = name & 1;
+    struct cc_block *b = cc->sector[sector].block[k];
+    return *i < b->d.n_exits ? b : NULL;
+}
+
+struct cc_block *cc_linked(const struct cc_block *from, unsigned i, const struct cc_key *k)
+{
+    struct cc_block *to = from->links->out[i].to;
+    return to && same_key(&to->key, k) ? to : NULL;
 }
 
 const struct ccf_point *cc_find_point(const struct cc_block *b, uint64_t pc)

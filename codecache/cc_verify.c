@@ -8,6 +8,12 @@ static uint32_t aimed_at(const struct codecache *cc, const struct ccf_exit *e)
     return e->jmp_pc + e->rel_at + 4 + rel;
 }
 
+static uint32_t exit_name(const struct codecache *cc, const struct ccf_exit *e)
+{
+    const uint8_t *p = cc_writable(cc, e->name_pc);
+    return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
+}
+
 static bool in_list(const struct cc_link *head, const struct cc_link *l)
 {
     while (head && head != l)
@@ -26,6 +32,8 @@ static void verify_block(const struct codecache *cc, struct cc_block *b)
     for (unsigned i = 0; i < b->d.n_exits; i++) { /* CC-3, CC-4, CC-6 */
         const struct cc_link *l = &b->links->out[i];
         const struct ccf_exit *e = &b->d.exit[i];
+        unsigned k;
+        CHECK(cc_find_exit(cc, exit_name(cc, e), &k) == b && k == i);
         if (!l->to) {
             CHECK(aimed_at(cc, e) == e->stub_pc);
             continue;

@@ -11,6 +11,7 @@ struct ccf_exit {
     uint64_t target;  /* guest RIP */
     uint32_t jmp_pc;  /* host pc of the jump instruction; in place of a linked fall-through, of the target */
     uint32_t stub_pc; /* where it goes unlinked */
+    uint32_t name_pc; /* four bytes that the stub hands over when it leaves: the code cache writes which exit it is */
     uint32_t jc_pc;   /* look-up through the jump cache: where it goes when linked across pages that may be remapped */
     uint32_t jc_end;  /* end of that stub */
     uint8_t rel_at;   /* offset of rel32 in the jump: 1 (jmp) or 2 (jcc) */

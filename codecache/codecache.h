@@ -75,9 +75,12 @@ struct cc_block *cc_commit(struct codecache *cc, const struct cc_key *k, uint64_
                            const struct ccf_point *points);
 /* Chains exit i of from to the target's entry, or, via_jc, to its own jump-cache stub. */
 void cc_link(struct codecache *cc, struct cc_block *from, unsigned i, struct cc_block *to, bool via_jc);
-/* The block whose code contains pc, or NULL; and its exit with that stub. */
+/* The block whose code contains pc, or NULL. */
 struct cc_block *cc_find(const struct codecache *cc, uint64_t pc);
-int cc_exit_index(const struct cc_block *b, uint32_t stub_pc);
+/* The block, and the number of its exit, that goes by this name (ccf_exit.name_pc), or NULL. */
+struct cc_block *cc_find_exit(const struct codecache *cc, uint32_t name, unsigned *i);
+/* What exit i of from is linked to, if that is the block of this key: an exit is left in spite of a link through the jump cache. */
+struct cc_block *cc_linked(const struct cc_block *from, unsigned i, const struct cc_key *k);
 /* The recovery point of exactly this host pc, or NULL. */
 const struct ccf_point *cc_find_point(const struct cc_block *b, uint64_t pc);
 

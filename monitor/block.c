@@ -16,6 +16,7 @@ static bool second_page_same(struct vcpu *v, const struct cc_block *b, uint64_t 
 struct cc_block *vcpu_block(struct vcpu *v, uint32_t mode, int *err)
 {
     struct cpu *c = &v->c;
+    struct vcpu_priv *p = v->priv;
     uint64_t lin = c->rip;
     uint8_t *host;
     bool global;
@@ -39,7 +40,9 @@ struct cc_block *vcpu_block(struct vcpu *v, uint32_t mode, int *err)
     if (*err)
         return NULL;
     v->stats->tc_lookups++;
-    struct cc_block *b = cc_lookup(v->priv->cc, &k);
+    struct cc_block *b = p->link_from ? cc_linked(p->link_from, (unsigned)p->link_index, &k) : NULL;
+    if (!b)
+        b = cc_lookup(p->cc, &k);
     if (b && (b->phys2 == ~0ull || second_page_same(v, b, lin, err))) {
         v->stats->tc_lookup_hits++;
         return b;

@@ -101,16 +101,15 @@ static enum step branch_fault(struct vcpu *v, const struct cc_block *b)
 static void took_exit(struct vcpu *v)
 {
     struct vcpu_priv *p = v->priv;
-    struct cc_block *b = cc_find(p->cc, v->link_pc);
+    unsigned i;
+    struct cc_block *b = cc_find_exit(p->cc, (uint32_t)v->link_pc, &i);
     CHECK(b);
-    int i = cc_exit_index(b, (uint32_t)v->link_pc);
-    CHECK(i >= 0);
     v->c.rip = b->d.exit[i].target;
     if (v->c.rip == p->rf_rip) /* a kick had overwritten the block's start with another one's exit: nothing ran */
         v->c.eflags_sys |= EFLAGS_RF;
     if (!b->dead) {
         p->link_from = b;
-        p->link_index = i;
+        p->link_index = (int)i;
     }
 }
 

@@ -62,7 +62,7 @@ struct vcpu {
     uint64_t site;                 /* descriptor of the memory site in a slow path */
     uint64_t op;                   /* struct sys_op of a callout */
     uint64_t jump_target;          /* host pc to continue at */
-    uint64_t link_pc;              /* exit taken: host pc of its jump, or 0 */
+    uint64_t link_pc;              /* exit taken: its name in the code cache; of an indirect one, the host pc */
     uint64_t exit_code;            /* enum tc_exit */
     uint64_t keep;                 /* generated code parks a register here over a few instructions */
     uint64_t gs_base, gs_base_neg; /* GS base of the window that blocks of the current mode use, and minus it */

@@ -73,6 +73,7 @@ static uint64_t new_exit(struct xl *x, uint64_t target, unsigned rel_at)
         e->entry++;
     }
     em_sti32(c, x->l->link_pc, e->stub_pc);
+    e->name_pc = (uint32_t)em_pc(c) - 4;
     em_jmp(c, x->g->exit_link);
     if (e->cross_page) {
         e->jc_pc = emit_jc_stub(x, target, e->stub_pc, e->entry);
