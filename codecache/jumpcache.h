@@ -7,23 +7,24 @@
 #define CODECACHE_JUMPCACHE_H
 #include <stdint.h>
 
-#define JC_BITS 16
+#define JC_BITS 18
 #define JC_SHIFT 2
 #define JC_SIZE (1u << JC_BITS)
-_Static_assert(JC_BITS <= 16, "slots are noted in 16 bits");
 /* Guests flush often, and mostly few entries: the slots that were filled since are noted, as many as this. */
-#define JC_LOG 1024u
+#define JC_LOG 16384u
 struct jump_cache {
     int64_t tag[JC_SIZE];
     uint64_t pc[JC_SIZE];
     unsigned n_filled; /* > JC_LOG: more than are noted */
-    uint16_t filled[JC_LOG];
+    uint32_t filled[JC_LOG];
 };
 /* Bits of the RIP that choose the slot: functions and return addresses that are used together rarely differ in the lowest ones only. */
 static inline unsigned jc_index(uint64_t rip) { return (unsigned)(rip >> JC_SHIFT) & (JC_SIZE - 1); }
 #define JC_MASK ((uint64_t)(JC_SIZE - 1) << JC_SHIFT)
 
 static inline int64_t jc_empty_tag(unsigned i) { return i ? 0 : -(1 << JC_SHIFT); }
+/* In memory that is all zeros; takes none of it that is not needed. */
+static inline void jc_create(struct jump_cache *jc) { jc->tag[0] = jc_empty_tag(0); }
 static inline void jc_init(struct jump_cache *jc)
 {
     for (unsigned i = 0; i < JC_SIZE; i++)
@@ -46,7 +47,7 @@ static inline void jc_fill(struct jump_cache *jc, uint64_t rip, uint64_t pc)
     jc->tag[i] = (int64_t)-rip;
     jc->pc[i] = pc;
     if (jc->n_filled < JC_LOG)
-        jc->filled[jc->n_filled++] = (uint16_t)i;
+        jc->filled[jc->n_filled++] = i;
     else
         jc->n_filled = JC_LOG + 1;
 }

@@ -11,7 +11,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#define DEFAULT_TC_BYTES (64u << 20)
+#define DEFAULT_TC_BYTES (128u << 20)
 #define MAX_RAM (1ull << GUEST_MAXPHYADDR)
 
 _Static_assert(offsetof(struct vcpu, c) == 0, "generated code addresses struct cpu at the block's start");
@@ -166,7 +166,7 @@ static int init_vcpu(struct vm *vm, struct vcpu *v)
     rng_init(&p->rng, vm->cfg.seed ? vm->cfg.seed : 1);
     for (unsigned i = 0; i < 2; i++) {
         softtlb_init(&v->tlb[i]);
-        jc_init(&v->jc[i]);
+        jc_create(&v->jc[i]);
     }
     for (unsigned i = 0; i < 1u << ITLB_BITS; i++)
         p->itlb[i].lin = ~0ull;

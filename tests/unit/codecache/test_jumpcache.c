@@ -37,6 +37,15 @@ Test(jumpcache, flush_forgets_few_entries)
     cr_assert_eq(count_hits(100), 0);
 }
 
+Test(jumpcache, is_empty_in_memory_of_zeros)
+{
+    memset(&jc, 0, sizeof jc);
+    jc_create(&jc);
+    for (uint64_t rip = 0; rip < 4ull << (JC_BITS + JC_SHIFT); rip++)
+        if (hits(rip))
+            cr_assert(false, "%#llx", (unsigned long long)rip);
+}
+
 Test(jumpcache, flush_forgets_more_entries_than_are_noted)
 {
     const unsigned exact = JC_LOG, more = JC_LOG + 1, many = 3 * JC_LOG;
