@@ -155,7 +155,7 @@ class Steps(unittest.TestCase):
 
     def test_known_steps_say_why(self):
         self.assertIn("level 1", scale.explanation("set", "native", 32, 64, 3, 3, {"level 1": 48}))
-        self.assertIn("jump cache", scale.explanation("code", "window", 256, 512, 16, 3, {}))
+        self.assertIn("jump cache", scale.explanation("code", "window", 1024, 2048, 16, 3, {}))
         self.assertIn("max_map_count", scale.explanation("maps", "direct", 32768, 65536, 9, 1.1, {}))
 
     def test_a_step_that_the_cpu_takes_too_is_the_cpus(self):

@@ -32,9 +32,9 @@ EXPLAINED = [
     ("set", ("tcg",), 64, 131072, "QEMU: its soft TLB starts with 256 entries and grows by use"),
     ("code", ("native", "direct"), 128, 1024, "the CPU's predictor of jump targets: 8,192 to 12,288 jumps"),
     ("code", TRANSLATED, 64, 128, "probably the CPU's predictor and first-level cache: a block's look-up in the jump cache touches two more lines and jumps"),
-    ("code", TRANSLATED, 256, 1024, "the jump cache: blocks 256 KiB apart share one of its 65,536 slots (address bits 2 to 17), and one that is not in "
+    ("code", TRANSLATED, 1024, 4096, "the jump cache: blocks 1 MiB apart share one of its 262,144 slots (address bits 2 to 19), and one that is not in "
      "it is looked up by the run loop, 0.15 us; auto: until the process runs directly"),
-    ("code", TRANSLATED, 2048, 16384, "blocks and their administration, some 300 bytes for 64 of guest code, outgrow the caches, then the 64 MiB of the "
+    ("code", TRANSLATED, 2048, 16384, "blocks and their administration, some 300 bytes for 64 of guest code, outgrow the caches, then the 128 MiB of the "
      "translation cache"),
     ("code", ("tcg",), 8, 1024, "QEMU: its jump cache has 4,096 entries, and jumps to another page are not chained"),
     ("kmaps", ("window", "direct", "auto", "trap"), 16384, 65536, "the window: beyond 40,000 mappings the sites that want more become soft ones, whose TLB holds "
