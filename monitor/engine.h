@@ -42,6 +42,7 @@ struct vm_config {
     enum vm_user_mode user; /* how guest user code runs */
     uint64_t tc_bytes;      /* translation cache size, 0 = default */
     bool no_window;         /* -accel bt,window=off: kernel code reaches memory through the soft TLB */
+    const char *window_why; /* the embedder's reason why there can be no window, or NULL */
     bool no_adapt;          /* -accel bt,adapt=off: memory sites keep their first strategy */
     bool no_chain;          /* -accel bt,chain=off */
     bool trap;              /* -accel trap: sensitive instructions and page-table writes trap, nothing adapts */
@@ -106,8 +107,8 @@ void vcpu_share_cr8(struct vcpu *v, uint64_t **cr8, uint32_t **slow);
 void vcpu_request_intr_window(struct vcpu *v, bool on);
 void vcpu_reset(struct vcpu *v);
 
-/* Does kernel code run through a window? False: not wanted, or the host lacks FSGSBASE. */
-bool vm_has_window(const struct vm *vm);
+/* Does kernel code run through a window? If not, *why (may be NULL) says what stands in the way; NULL = not wanted. */
+bool vm_has_window(const struct vm *vm, const char **why);
 /* Does user code run directly when that pays? If not, *why (may be NULL) says what the host lacks; NULL = not wanted. */
 bool vm_has_direct(const struct vm *vm, const char **why);
 /* The signal that vcpu_kick sends to the vCPU's thread; a timer may send it itself (timer_create, SIGEV_THREAD_ID). */

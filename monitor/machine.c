@@ -278,21 +278,21 @@ static int write_stats(struct machine *m)
     return rc ? machine_fail(m, "-stats: cannot write '%s'", m->c->stats_file) : 0;
 }
 
-/* Which engine runs, and why: said when the user has not named it, or has named one that is not here. */
+/* Which engine runs, and why: said when the user has not named it, or when what was named is not all here. */
 static void announce(const struct machine *m)
 {
-    const char *asked = m->c->engine.asked;
+    const char *asked = m->c->engine.asked, *no_window, *no_direct;
     bool other = asked && (!strcmp(asked, "kvm") || !strcmp(asked, "hvf"));
-    if (asked && !other)
+    const char *world = vm_has_window(m->vm, &no_window) ? "kernel window" : "soft path";
+    const char *user = vm_has_direct(m->vm, &no_direct) ? "user code direct" : "user code translated";
+    if (asked && !other && !no_window && !no_direct)
         return;
-    const char *lacks = NULL, *world = vm_has_window(m->vm) ? "kernel window" : "soft path",
-               *user = "user code translated";
-    if (vm_has_direct(m->vm, &lacks))
-        user = "user code direct";
-    if (!lacks)
-        lacks = "";
-    fprintf(stderr, "%s: engine: binary translation, %s, %s%s%s (%s%s)\n", m->c->prog, world, user, *lacks ? ": " : "",
-            lacks, other ? "in place of " : "the default; needs no hardware virtualisation", other ? asked : "");
+    fprintf(stderr, "%s: engine: binary translation, %s%s%s, %s%s%s (%s%s)\n", m->c->prog, world, no_window ? ": " : "",
+            no_window ? no_window : "", user, no_direct ? ": " : "", no_direct ? no_direct : "",
+            other   ? "in place of "
+            : asked ? "-accel "
+                    : "the default; needs no hardware virtualisation",
+            asked ? asked : "");
 }
 
 int machine_main(const struct cmdline *c)

@@ -93,7 +93,8 @@ static int make_vm(struct machine *m)
     const struct cmdline_engine *e = &m->c->engine;
     struct vm_config cfg = {
         .tc_bytes = e->tc_bytes,
-        .no_window = e->window == 0 || !hostlayout_ok(),
+        .no_window = e->window == 0,
+        .window_why = hostlayout_ok() ? NULL : "the host puts stacks where Linux guests have their kernel",
         .user = (enum vm_user_mode)e->user, /* the same order: monitor/cmdline.h */
         .no_adapt = !e->adapt,
         .no_chain = !e->chain,
@@ -112,9 +113,9 @@ static int make_vm(struct machine *m)
     if (rc)
         return machine_fail(m, "cannot create the virtual machine: %s", err_text(rc));
     m->v = vm_vcpu(m->vm, 0);
-    if (cfg.trap && !vm_has_window(m->vm))
-        return machine_fail(m, "-accel trap: needs the kernel window, which is %s",
-                            e->window == 0 ? "switched off" : "not there on this host");
+    const char *lacks;
+    if (cfg.trap && !vm_has_window(m->vm, &lacks))
+        return machine_fail(m, "-accel trap: needs the kernel window: %s", lacks ? lacks : "it is switched off");
     if (m->c->stats_file && e->account && vm_account_start(m->vm, m->start_ns))
         return machine_fail(m, "-stats: cannot start a thread for the account of time");
     return add_memory(m);

@@ -132,20 +132,23 @@ static struct xl_cpu translator_cpu(const struct cpumodel *m)
     return c;
 }
 
-/* The windows need WRGSBASE at CPL 3. AddressSanitizer's shadow lies where a 64-bit guest has its memory. */
-static bool host_has_window(void)
+/* What keeps us from having windows, or NULL. They need WRGSBASE at CPL 3. */
+static const char *window_lacks(const struct vm_config *cfg)
 {
 #ifdef __SANITIZE_ADDRESS__
-    return false;
+    return "AddressSanitizer's shadow lies where 64-bit guests have their memory";
 #else
-    return getauxval(AT_HWCAP2) & 2;
+    return getauxval(AT_HWCAP2) & 2 ? cfg->window_why : "the host has no FSGSBASE";
 #endif
 }
 
 static int make_windows(struct vcpu *v)
 {
     struct vcpu_priv *p = v->priv;
-    if (v->vm->cfg.no_window || !host_has_window())
+    if (v->vm->cfg.no_window)
+        return 0;
+    p->window_why = window_lacks(&v->vm->cfg);
+    if (p->window_why)
         return 0;
     int rc = window_create(&p->win64, v->mem, true, v->stats);
     return rc ? rc : window_create(&p->win32, v->mem, false, v->stats);
@@ -287,11 +290,16 @@ struct stats *vm_stats(struct vm *vm)
 int vm_account_start(struct vm *vm, uint64_t start_ns) { return acct_start(&vm->stats.acct, start_ns); }
 void vm_account_stop(struct vm *vm) { acct_stop(&vm->stats.acct); }
 struct vcpu *vm_vcpu(struct vm *vm, unsigned index) { return index == 0 ? vm->vcpu : NULL; }
-bool vm_has_window(const struct vm *vm) { return vm->vcpu->priv->win64 != NULL; }
+bool vm_has_window(const struct vm *vm, const char **why)
+{
+    if (why)
+        *why = vm->vcpu->priv->window_why;
+    return vm->vcpu->priv->win64 != NULL;
+}
 bool vm_has_direct(const struct vm *vm, const char **why)
 {
     if (why)
-        *why = vm->vcpu->priv->direct_why;
+        *why = vm->vcpu->priv->direct_why && *vm->vcpu->priv->direct_why ? vm->vcpu->priv->direct_why : NULL;
     return vm->vcpu->priv->direct != NULL;
 }
 struct cpumodel *vm_cpumodel(struct vm *vm) { return vm->cpu; }

@@ -143,6 +143,7 @@ struct vcpu_priv {
     uint64_t translating_phys;
     bool translating_window;
     struct window *win64, *win32; /* NULL: not in use */
+    const char *window_why;       /* ... because of this; NULL: not wanted */
     struct wintax tax;            /* whether they pay */
     struct direct *direct;        /* NULL: user code is translated */
     const char *direct_why;

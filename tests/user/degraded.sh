@@ -8,7 +8,7 @@ boot=$here/../boot
 built=$here/../../build/user
 engine=$1
 shift
-# LACK|what the line says (a regular expression)
+# LACK|what the line says (a regular expression)|options
 cases='none|kernel window, user code direct \(
 user-dispatch|user code direct \(
 cpuid-faults|user code direct \(
@@ -21,7 +21,8 @@ fork|user code translated: the host would not start a helper process \(
 fork-eperm|user code translated: the host would not start a helper process \(
 session|user code translated: its own session was refused \(
 capset|user code translated: limits or capabilities could not be lowered \(
-fsgsbase|user code translated: the host has no FSGSBASE \(
+fsgsbase|soft path: the host has no FSGSBASE, user code translated: the host has no FSGSBASE \(the default
+fsgsbase|soft path: the host has no FSGSBASE, user code translated: the host has no FSGSBASE \(-accel bt|-accel bt,user=direct
 processes|user code translated: .*\(
 personality|user code (direct|translated)'
 work=$(mktemp -d)
@@ -40,10 +41,11 @@ chmod 755 "$work/script" "$work/vmlinuz" "$work/ringdown"
 "$boot/mkinitramfs" -o "$work/initrd.gz" -a amd64 -p "usr/bin/churn=$built/churn" -e "$work/script" || exit 1
 chmod 644 "$work/initrd.gz"
 bad=0 n=0
-while IFS='|' read -r lack line; do
+while IFS='|' read -r lack line options; do
     [ $# = 0 ] || [[ " $* " = *" $lack "* ]] || continue
     n=$((n + 1))
-    timeout -k 5 120 "$work/degrade" "$lack" "$work/ringdown" -m 256M -display none -monitor none -serial null \
+    # shellcheck disable=SC2086
+    timeout -k 5 120 "$work/degrade" "$lack" "$work/ringdown" $options -m 256M -display none -monitor none -serial null \
         -serial stdio -no-reboot -kernel "$work/vmlinuz" -initrd "$work/initrd.gz" -append "panic=-1 quiet" \
         </dev/null >"$work/out" 2>"$work/err"
     status=$?
