@@ -465,3 +465,62 @@ Test(fpustate, stored_pointers_are_the_guests)
     cr_expect_eq(run(SYS_OP_FXSAVE, 4, 0), SYS_NEXT);
     cr_expect_eq(get(AREA + 16, 4), 0x2222);
 }
+
+/* ---- the state is away (in a user world) ---- */
+
+static uint8_t elsewhere[FPU_BYTES];
+static unsigned fetched;
+static void fetch(struct vcpu *vcpu)
+{
+    memcpy(vcpu->xsave, vcpu->fpu_away, FPU_BYTES);
+    fetched++;
+}
+/* What *xsave had goes away, and something else is left in its place. */
+static void send_away(void)
+{
+    memcpy(elsewhere, v->xsave, sizeof elsewhere);
+    fill_image(77);
+    v->fpu_away = elsewhere;
+    v->fpu_fetch = fetch;
+    fetched = 0;
+}
+
+Test(fpustate, a_state_that_is_away_is_stored_and_stays_there)
+{
+    start64();
+    send_away();
+    cr_expect_eq(run(SYS_OP_FXSAVE, 8, 0), SYS_NEXT);
+    cr_expect_eq(memcmp(mem(AREA + FPU_ST), elsewhere + FPU_ST, 384), 0);
+    cr_expect(v->fpu_away == elsewhere && !v->fpu_live && fetched == 1);
+}
+
+Test(fpustate, a_state_that_is_away_is_back_once_part_of_it_is_loaded)
+{
+    start64();
+    cr_expect_eq(run(SYS_OP_FXSAVE, 8, 0), SYS_NEXT);
+    memset(mem(AREA + FPU_XMM), 0x99, 256);
+    send_away();
+    cr_expect_eq(run(SYS_OP_FXRSTOR, 8, 0), SYS_NEXT);
+    cr_expect(!v->fpu_away && fetched == 1);
+    cr_expect_eq(v->xsave[FPU_XMM], 0x99);
+    for (unsigned c = 2; c < 8; c++)
+        if (comps >> c & 1)
+            cr_expect_eq(memcmp(v->xsave + cpu->xoffset[c], elsewhere + cpu->xoffset[c], cpu->xsize[c]), 0, "%u", c);
+}
+
+Test(fpustate, a_state_that_is_away_is_what_others_read_and_not_what_they_set)
+{
+    static uint8_t buf[FPU_BYTES];
+    start64();
+    send_away();
+    cr_expect_eq(fpu_image_get(v, buf, sizeof buf), v->cpu->xsave_bytes);
+    cr_expect_eq(memcmp(buf + FPU_ST, elsewhere + FPU_ST, 384), 0);
+    cr_expect_not(v->fpu_away);
+    send_away();
+    buf[FPU_XMM] ^= 0xff;
+    cr_expect_eq(fpu_image_set(v, buf, sizeof buf), 0);
+    fpu_enter(v);
+    fpu_leave(v);
+    cr_expect(!v->fpu_away && fetched == 0);
+    cr_expect_eq(v->xsave[FPU_XMM], buf[FPU_XMM]);
+}
