@@ -50,6 +50,18 @@ static void verify_block(const struct codecache *cc, struct cc_block *b)
     }
 }
 
+bool cc_is_entry(const struct codecache *cc, uint64_t pc, uint64_t rip)
+{
+    const struct cc_block *b = cc_find(cc, pc);
+    while (b && (b->d.entry_indirect_pc != pc || b->key.rip != rip)) {
+        const struct cc_link *l = b->d.hot_pc == pc ? b->links->in : NULL;
+        while (l && !l->in_place)
+            l = l->in_next;
+        b = l ? l->from : NULL;
+    }
+    return b && !b->dead;
+}
+
 void cc_verify(const struct codecache *cc)
 {
     CHECK(cc->n_kicked == 0);

@@ -102,6 +102,8 @@ void cc_unkick(struct codecache *cc);
 
 /* Walks everything; CHECKs the invariants. */
 void cc_verify(const struct codecache *cc);
+/* Does the jump cache's way into a live block at rip lead to pc? A block that was nothing but its jump may have another one in its place. */
+bool cc_is_entry(const struct codecache *cc, uint64_t pc, uint64_t rip);
 unsigned cc_block_count(const struct codecache *cc);
 size_t cc_bytes_used(const struct codecache *cc);
 /* Writable view of code at pc. */

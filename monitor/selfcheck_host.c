@@ -130,8 +130,7 @@ static void verify_tc(struct vcpu *v)
         uint64_t rip = (uint64_t)-jc->tag[i % JC_SIZE], pc = jc->pc[i % JC_SIZE];
         if (jc_index(rip) != i % JC_SIZE || !rip)
             continue;
-        const struct cc_block *b = cc_find(p->cc, pc);
-        CHECK(b && !b->dead && b->d.entry_indirect_pc == pc && b->key.rip == rip);
+        CHECK(cc_is_entry(p->cc, pc, rip));
     }
     v->stats->tc_verified++;
 }
