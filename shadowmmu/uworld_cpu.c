@@ -10,7 +10,9 @@
 #include <sched.h>
 
 #define LONG_TURNS 2u  /* in a row, of a world that is apart */
-#define SHORT_TURNS 8u /* ... that shares */
+#define SHORT_TURNS 8u /* ... that shares; doubled by each try to be apart */
+#define MAX_RETRIES 7u
+#define GOOD_TURNS 64u /* of a world that is apart: it was right */
 
 static bool bind_to(pid_t tid, int cpu)
 {
@@ -80,11 +82,20 @@ void uw_cpu_before(struct uworld *w)
 void uw_cpu_after(struct uworld *w, uint64_t ticks)
 {
     uint64_t max = w->pool->spin_max;
-    bool against = w->shares ? ticks < max / 2 && w->pause < max / 2 : ticks > max || w->pause > max;
+    /* Apart and asleep is the worst of all. */
+    bool failed = w->spin_monitor.skip || ticks > max || w->pause > max;
+    bool against = w->shares ? ticks < max / 2 && w->pause < max / 2 : failed;
     w->back = uw_tsc();
     w->streak = against ? w->streak + 1 : 0;
-    if (w->streak < (w->shares ? SHORT_TURNS : LONG_TURNS))
+    if (w->streak < (w->shares ? SHORT_TURNS << w->retries : LONG_TURNS)) {
+        if (!w->shares && !failed && w->spun < GOOD_TURNS && ++w->spun == GOOD_TURNS)
+            w->retries = 0;
         return;
+    }
+    /* Where the other CPUs are busy it does not pay, however short the turns are: tried again after twice as many. */
+    if (w->shares)
+        w->retries += w->retries < MAX_RETRIES;
     w->shares = !w->shares;
-    w->streak = 0;
+    w->streak = w->spun = 0;
+    w->spin_monitor = w->spin_guest = (struct uw_spinner){0};
 }

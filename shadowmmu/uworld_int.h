@@ -178,7 +178,9 @@ struct uworld {
     bool shares;     /* the monitor's CPU */
     uint64_t back;   /* TSC when the last turn ended */
     uint64_t pause;  /* how long after the one before that the last one began */
-    uint8_t streak;  /* turns in a row that speak against that, or for it */
+    uint8_t retries; /* to be apart, lately */
+    uint16_t streak; /* turns in a row that speak against that, or for it */
+    uint16_t spun;   /* turns apart for which spinning did */
     unsigned n_ldt;
     uint32_t ldt_base[UW_LDT_ENTRIES];
 };

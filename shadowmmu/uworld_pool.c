@@ -130,7 +130,7 @@ static void request(struct uw_pool *p, struct uworld *w)
     w->spin_monitor = w->spin_guest = (struct uw_spinner){0};
     w->guest_cpu = -1;
     w->shares = false;
-    w->streak = 0;
+    w->streak = w->spun = w->retries = 0;
     memset(w->sel, 0xff, sizeof w->sel);
     p->starting = w;
     p->zhdr->slot_pos = w->slot_pos;
@@ -309,7 +309,7 @@ static void take(struct uw_pool *p, struct uworld *w)
 {
     w->life = UW_USED;
     w->shares = true;
-    w->streak = 0;
+    w->streak = w->spun = w->retries = 0;
     if (p->n_used++ == 0)
         be_like_worlds(p, true);
 }
