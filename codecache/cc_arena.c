@@ -185,7 +185,8 @@ struct cc_block *cc_commit(struct codecache *cc, const struct cc_key *k, uint64_
     b->links = (struct cc_links *)(b + 1);
     *b->links = (struct cc_links){.in = NULL};
     b->point = (struct ccf_point *)(b->links + 1);
-    memcpy(b->links + 1, points, pbytes);
+    if (pbytes)
+        memcpy(b->links + 1, points, pbytes);
     ASSERT(d->start_pc <= c->pc + c->hot && d->cold_pc == c->pc + cc->sector_bytes / 2 + c->cold);
     c->hot = (uint32_t)((d->hot_pc + d->hot_bytes - c->pc + 15) & ~15u);
     c->cold = (uint32_t)(d->cold_pc + d->cold_bytes - c->pc - cc->sector_bytes / 2);

@@ -257,14 +257,17 @@ static int translate_run(struct vcpu *v, uint64_t lin, unsigned n, unsigned how,
 
 /* ---- data ---- */
 
-/* Guest memory is shared with devices: 1, 2, 4, 8 bytes move in one access (volatile: exactly one). */
+/* Guest memory is shared with devices: 1, 2, 4, 8 bytes move in one access (volatile: exactly one), aligned or not. */
+typedef volatile uint16_t any16 __attribute__((aligned(1)));
+typedef volatile uint32_t any32 __attribute__((aligned(1)));
+typedef volatile uint64_t any64 __attribute__((aligned(1)));
 static inline void copy(void *to, const void *from, unsigned n)
 {
     switch (n) {
     case 1: *(volatile uint8_t *)to = *(const volatile uint8_t *)from; break;
-    case 2: *(volatile uint16_t *)to = *(const volatile uint16_t *)from; break;
-    case 4: *(volatile uint32_t *)to = *(const volatile uint32_t *)from; break;
-    case 8: *(volatile uint64_t *)to = *(const volatile uint64_t *)from; break;
+    case 2: *(any16 *)to = *(const any16 *)from; break;
+    case 4: *(any32 *)to = *(const any32 *)from; break;
+    case 8: *(any64 *)to = *(const any64 *)from; break;
     default: {
         size_t count = n;
         __asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(count) : : "memory");

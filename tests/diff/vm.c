@@ -364,7 +364,12 @@ static int setup(struct vmback *b, const struct dt_vm_config *cfg)
 
 int dt_vm_open(struct dt_backend *out, const uint8_t *golden, const struct dt_vm_config *cfg)
 {
-    struct vmback *b = calloc(1, sizeof *b);
+    struct vmback *b = aligned_alloc(_Alignof(struct vmback), sizeof *b);
+    if (!b) {
+        fprintf(stderr, "diff: out of memory\n");
+        return -1;
+    }
+    memset(b, 0, sizeof *b);
     b->golden = golden;
     int err = setup(b, cfg);
     if (err || start_ticks()) {

@@ -139,9 +139,7 @@ static void check_form(const uint8_t *bytes)
                 *(fpu_image_part(v, FPU_PART_K, 1) + i) &= (uint8_t)(rand() & rand());
         cr_assert(sys_masked_bytes(v, bytes, dec.i.length, &touched));
         int edge = aligned ? 0 : (int)(rand() % (2 * (int)size)) - (int)size;
-        uint64_t out = edge >= 0 ? (edge == 64 ? 0 : ~0ull << edge) : (1ull << -edge) - 1;
-        if (edge == -64)
-            out = ~0ull;
+        uint64_t out = edge == 64 ? 0 : edge == -64 ? ~0ull : edge >= 0 ? ~0ull << edge : (1ull << -edge) - 1;
         if (size < 64)
             out &= (1ull << size) - 1;
         bool want = touched & out;
