@@ -32,6 +32,8 @@ EXPLAINED = [
     ("set", ("tcg",), 64, 131072, "QEMU: its soft TLB starts with 256 entries and grows by use"),
     ("code", ("native", "direct"), 128, 1024, "the CPU's predictor of jump targets: 8,192 to 12,288 jumps"),
     ("code", TRANSLATED, 64, 128, "probably the CPU's predictor and first-level cache: a block's look-up in the jump cache touches two more lines and jumps"),
+    ("code", TRANSLATED, 256, 512, "the CPU's predictor of jump targets, as natively, but with twice as many jumps, as each block's look-up has its own: our "
+     "exits are as many as before"),
     ("code", TRANSLATED, 1024, 4096, "the jump cache: blocks 1 MiB apart share one of its 262,144 slots (address bits 2 to 19), and one that is not in "
      "it is looked up by the run loop, 0.15 us; auto: until the process runs directly"),
     ("code", TRANSLATED, 2048, 16384, "blocks and their administration, some 300 bytes for 64 of guest code, outgrow the caches, then the 128 MiB of the "
@@ -78,7 +80,7 @@ def explanation(curve, engine, a, b, factor=0, native=0, caches=None):
     for c, names, low, high, text in EXPLAINED:
         if c == curve and engine in names and low <= a <= high:
             return text
-    return "not one of ours, and not looked into" if engine in PEERS else None
+    return "not one of ours, and not looked into" if engine in PEERS or (curve, engine) == ("ring", "native") else None
 
 
 def factors_of(points, a, b):
