@@ -7,6 +7,7 @@
  */
 #define _GNU_SOURCE
 #include "lines.h"
+#include "ring.h"
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/mman.h>
@@ -182,17 +183,25 @@ static void code_point(unsigned kib)
 
 /* ---- ring ---- */
 
-static int ring_in, ring_out;
+static struct ring ring;
 static unsigned ring_size;
 static void round_trips(uint64_t n)
 {
     char c = 0;
     for (; n >= ring_size; n -= ring_size)
-        if (write(ring_out, &c, 1) != 1 || read(ring_in, &c, 1) != 1)
+        if (write(ring.out, &c, 1) != 1 || read(ring.in, &c, 1) != 1)
             fail("ring");
 }
 
-static void member(int in, int out)
+static pid_t start_member(void)
+{
+    pid_t pid = fork();
+    if (pid < 0)
+        fail("fork");
+    return pid;
+}
+
+static _Noreturn void member(int in, int out)
 {
     char c;
     while (read(in, &c, 1) == 1)
@@ -203,33 +212,14 @@ static void member(int in, int out)
 
 static void ring_point(unsigned n)
 {
-    int pipes[2], in;
-    if (pipe(pipes))
+    if (!ring_make(&ring, n, start_member, member))
         fail("pipe");
-    in = pipes[0];
-    ring_out = pipes[1];
-    for (unsigned i = 1; i < n; i++) {
-        if (pipe(pipes))
-            fail("pipe");
-        pid_t pid = fork();
-        if (pid < 0)
-            fail("fork");
-        if (pid == 0) {
-            close(ring_out);
-            close(pipes[0]);
-            member(in, pipes[1]);
-        }
-        close(in);
-        close(pipes[1]);
-        in = pipes[0];
-    }
-    ring_in = in;
     ring_size = n;
     measure("ring", n, round_trips, n < 200 ? 400 / n * n : n);
-    close(ring_out);
+    close(ring.out);
     for (unsigned i = 1; i < n; i++)
         wait(NULL);
-    close(ring_in);
+    close(ring.in);
 }
 
 /* ---- */

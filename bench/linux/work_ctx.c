@@ -1,5 +1,6 @@
 /* bench/linux/work_ctx.c - switches between processes: lmbench's lat_ctx, lat_fifo and lat_fcntl. */
 #define _GNU_SOURCE
+#include "ring.h"
 #include "work.h"
 #include <fcntl.h>
 #include <signal.h>
@@ -20,6 +21,7 @@ static pid_t spawned(pid_t pid)
         peers[peer_count++] = pid;
     return pid;
 }
+static pid_t start_peer(void) { return spawned(fork()); }
 static void end_peers(void)
 {
     for (unsigned i = 0; i < peer_count; i++)
@@ -31,7 +33,7 @@ static void end_peers(void)
 
 /* ---- a token goes round through pipes; who has it reads all of its own memory ---- */
 
-static int token_in, token_out;
+static struct ring ring;
 static size_t own_bytes;
 static volatile uint64_t sink;
 
@@ -67,25 +69,9 @@ static _Noreturn void pass_on(int in, int out)
 static const uint64_t *first_memory;
 static void ring_open(unsigned processes, unsigned kib)
 {
-    int pipes[2], in;
     own_bytes = kib * 1024ul;
-    if (pipe(pipes))
+    if (!ring_make(&ring, processes, start_peer, pass_on))
         work_die("pipe");
-    in = pipes[0];
-    token_out = pipes[1];
-    for (unsigned i = 1; i < processes; i++) {
-        if (pipe(pipes))
-            work_die("pipe");
-        if (spawned(fork()) == 0) {
-            close(token_out);
-            close(pipes[0]);
-            pass_on(in, pipes[1]);
-        }
-        close(in);
-        close(pipes[1]);
-        in = pipes[0];
-    }
-    token_in = in;
     first_memory = own_memory();
 }
 static void ring_2_0(void) { ring_open(2, 0); }
@@ -100,15 +86,15 @@ static void rounds(uint64_t n)
 {
     char c = 0;
     while (n--) {
-        if (write(token_out, &c, 1) != 1 || read(token_in, &c, 1) != 1)
+        if (write(ring.out, &c, 1) != 1 || read(ring.in, &c, 1) != 1)
             work_die("ring");
         read_own(first_memory);
     }
 }
 static void ring_close(void)
 {
-    close(token_out);
-    close(token_in);
+    close(ring.out);
+    close(ring.in);
     end_peers();
     if (own_bytes)
         munmap((void *)first_memory, own_bytes);
@@ -132,9 +118,9 @@ static void fifo_open(void)
         int in = open(path[0], O_RDONLY);
         pass_on(in, open(path[1], O_WRONLY));
     }
-    token_out = open(path[0], O_WRONLY);
-    token_in = open(path[1], O_RDONLY);
-    if (token_out < 0 || token_in < 0)
+    ring.out = open(path[0], O_WRONLY);
+    ring.in = open(path[1], O_RDONLY);
+    if (ring.out < 0 || ring.in < 0)
         work_die("fifo");
     for (unsigned i = 0; i < 2; i++)
         unlink(path[i]);

@@ -110,38 +110,40 @@ class Target:
 MOST = {"linux": 40, "macro": 7}  # of fewer workloads a goal for a whole suite says nothing
 
 
-class Geometric:
-    """A goal for all workloads of a suite together: the geometric mean of figure(base) / figure(engine) is at least factor."""
-
-    def __init__(self, suite, engine, base, factor, issue):
-        self.suite, self.engine, self.base, self.factor, self.issue = suite, engine, base, factor, issue
-        self.workload = "geometric mean"
-
-    def text(self):
-        return ">= %g x faster than %s" % (self.factor, self.base)
-
-    def measured(self, data):
-        ratios = suite_ratios(data, self.suite, self.engine, self.base)
-        if len(ratios) < MOST[self.suite]:
-            return None
-        value = math.exp(-statistics.mean(math.log(r) for r in ratios.values()))
-        return value, value >= self.factor
-
-
-class Slowest:
-    """A goal for each workload of a suite: ratio(engine, base) <= limit. The one that is furthest from it is named."""
+class SuiteTarget:
+    """A goal for a whole suite."""
 
     def __init__(self, suite, engine, base, limit, issue):
         self.suite, self.engine, self.base, self.limit, self.issue = suite, engine, base, limit, issue
-        self.workload = "each workload"
+        self.workload = self.WORKLOAD
+
+    def measured(self, data):
+        ratios = suite_ratios(data, self.suite, self.engine, self.base)
+        return None if len(ratios) < MOST[self.suite] else self.judge(ratios)
+
+
+class Geometric(SuiteTarget):
+    """The geometric mean of figure(base) / figure(engine) over all workloads is at least limit."""
+
+    WORKLOAD = "geometric mean"
+
+    def text(self):
+        return ">= %g x faster than %s" % (self.limit, self.base)
+
+    def judge(self, ratios):
+        value = math.exp(-statistics.mean(math.log(r) for r in ratios.values()))
+        return value, value >= self.limit
+
+
+class Slowest(SuiteTarget):
+    """ratio(engine, base) <= limit for each workload. The one that is furthest from it is named."""
+
+    WORKLOAD = "each workload"
 
     def text(self):
         return "<= %.4g x %s" % (self.limit, self.base)
 
-    def measured(self, data):
-        ratios = suite_ratios(data, self.suite, self.engine, self.base)
-        if len(ratios) < MOST[self.suite]:
-            return None
+    def judge(self, ratios):
         worst = max(ratios, key=ratios.get)
         self.workload = "each workload (worst: %s)" % worst
         return ratios[worst], ratios[worst] <= self.limit
