@@ -1,17 +1,17 @@
 /* codecache/cc_verify.c - the invariants of cc_int.h, walked. */
 #include "codecache/cc_int.h"
+#include <string.h>
+
+static uint32_t read32(const struct codecache *cc, uint64_t pc)
+{
+    uint32_t val;
+    memcpy(&val, cc_writable(cc, pc), sizeof val);
+    return val;
+}
 
 static uint32_t aimed_at(const struct codecache *cc, const struct ccf_exit *e)
 {
-    const uint8_t *p = cc_writable(cc, (uint64_t)e->jmp_pc + e->rel_at);
-    uint32_t rel = (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
-    return e->jmp_pc + e->rel_at + 4 + rel;
-}
-
-static uint32_t exit_name(const struct codecache *cc, const struct ccf_exit *e)
-{
-    const uint8_t *p = cc_writable(cc, e->name_pc);
-    return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
+    return e->jmp_pc + e->rel_at + 4 + read32(cc, (uint64_t)e->jmp_pc + e->rel_at);
 }
 
 static bool in_list(const struct cc_link *head, const struct cc_link *l)
@@ -33,7 +33,7 @@ static void verify_block(const struct codecache *cc, struct cc_block *b)
         const struct cc_link *l = &b->links->out[i];
         const struct ccf_exit *e = &b->d.exit[i];
         unsigned k;
-        CHECK(cc_find_exit(cc, exit_name(cc, e), &k) == b && k == i);
+        CHECK(cc_find_exit(cc, read32(cc, e->name_pc), &k) == b && k == i);
         if (!l->to) {
             CHECK(aimed_at(cc, e) == e->stub_pc);
             continue;

@@ -319,24 +319,17 @@ static int site_post(struct vcpu *v, uint64_t ret_pc)
     return 0;
 }
 
-int tc_site_pre(struct vcpu *v, uint64_t ret_pc)
+/* The FPU state is as live afterwards as before: the rest of the block may rely on it. */
+static int from_tc(struct vcpu *v, uint64_t ret_pc, int (*part)(struct vcpu *, uint64_t))
 {
     uint32_t before = acct_enter(&v->stats->acct, ACCT_site);
     bool live = v->fpu_live;
-    int code = site_pre(v, ret_pc);
+    int code = part(v, ret_pc);
     if (code == 0 && live)
         fpu_enter(v);
     acct_enter(&v->stats->acct, before);
     return code;
 }
 
-int tc_site_post(struct vcpu *v, uint64_t ret_pc)
-{
-    uint32_t before = acct_enter(&v->stats->acct, ACCT_site);
-    bool live = v->fpu_live;
-    int code = site_post(v, ret_pc);
-    if (code == 0 && live)
-        fpu_enter(v);
-    acct_enter(&v->stats->acct, before);
-    return code;
-}
+int tc_site_pre(struct vcpu *v, uint64_t ret_pc) { return from_tc(v, ret_pc, site_pre); }
+int tc_site_post(struct vcpu *v, uint64_t ret_pc) { return from_tc(v, ret_pc, site_post); }

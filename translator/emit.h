@@ -263,4 +263,11 @@ static inline void em_here8(struct emit *e, uint8_t *at)
     if (!e->overflow)
         *at = (uint8_t)(e->p - at - 1);
 }
+/* To a place that rel8 does not reach. */
+static inline void em_jmp_unless_rcx0(struct emit *e, uint64_t target)
+{
+    uint8_t *zero = em_jrcxz(e);
+    em_jmp(e, target);
+    em_here8(e, zero);
+}
 #endif

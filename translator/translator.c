@@ -138,9 +138,7 @@ static void emit_fpu_check(struct xl *x)
     em_st64(e, R_RCX, xl_slot(x, R_RCX));
     em_movzx8_abs(e, R_RCX, x->l->fpu_live);
     em_lea(e, 1, R_RCX, R_RCX, NO_REG, 0, -1);
-    uint8_t *there = em_jrcxz(e);
-    em_jmp(e, leave);
-    em_here8(e, there);
+    em_jmp_unless_rcx0(e, leave);
     em_ld64(e, R_RCX, xl_slot(x, R_RCX));
     x->r->d.hot_skip = (uint8_t)(em_pc(e) - start);
 }

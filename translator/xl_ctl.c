@@ -67,11 +67,7 @@ static uint64_t new_exit(struct xl *x, uint64_t target, unsigned rel_at)
     /* An instruction in the last bytes of a page may run into the next one. */
     e->cross_page = (to ^ here) >> PAGE_SHIFT != 0 || (to & 0xfff) > PAGE_SIZE - 15;
     e->stub_pc = (uint32_t)em_pc(c);
-    for (unsigned m = x->spilled; m; m &= m - 1) {
-        unsigned s = (unsigned)__builtin_ctz(m);
-        em_ld64(c, s, xl_slot(x, (int)s));
-        e->entry++;
-    }
+    e->entry = (uint8_t)xl_bring_back(x, c);
     em_sti32(c, x->l->link_pc, e->stub_pc);
     e->name_pc = (uint32_t)em_pc(c) - 4;
     em_jmp(c, x->g->exit_link);

@@ -76,13 +76,14 @@ static bool scratch_first(const struct xl *x, unsigned r)
     return !x->in->window;
 }
 
-/* From one state to the next one. */
-static void step(struct xl *x, struct emit *e, unsigned from, unsigned to)
+/* From one state to the next one on the way to another, which is returned. */
+static unsigned step(struct xl *x, struct emit *e, unsigned from, unsigned to)
 {
-    unsigned r = from + to == CCF_ENTRY + CCF_ENTRY_RCX ? R_RCX : R_RDX;
-    if (r == R_RDX && !x->m64) /* the target is in R8 */
-        return;
-    (from < to ? em_st64 : em_ld64)(e, r, xl_slot(x, (int)r));
+    unsigned next = from < to ? from + 1 : from - 1;
+    unsigned r = from + next == CCF_ENTRY + CCF_ENTRY_RCX ? R_RCX : R_RDX;
+    if (r == R_RCX || x->m64) /* elsewhere the target is in R8 */
+        (from < next ? em_st64 : em_ld64)(e, r, xl_slot(x, (int)r));
+    return next;
 }
 
 /* The entries from one state to another, exclusive, where the code of at[to] is not next. */
@@ -90,10 +91,8 @@ static void out_of_line(struct xl *x, unsigned from, unsigned to, uint64_t at[CC
 {
     if (from == to)
         return;
-    for (unsigned s = from; s != to; s = s < to ? s + 1 : s - 1) {
+    for (unsigned s = from; s != to; s = step(x, x->cold, s, to))
         at[s] = em_pc(x->cold);
-        step(x, x->cold, s, s < to ? s + 1 : s - 1);
-    }
     em_jmp(x->cold, at[to]);
 }
 
@@ -103,10 +102,8 @@ static void emit_entries(struct xl *x, unsigned wants)
     struct ccf_desc *d = &x->r->d;
     unsigned first = x->in->in_place ? x->in->in_place - 1u : wants == CCF_ENTRY_BOTH ? CCF_ENTRY : CCF_ENTRY_BOTH;
     uint64_t at[CCF_ENTRIES];
-    for (unsigned s = first; s != wants; s = s < wants ? s + 1 : s - 1) {
+    for (unsigned s = first; s != wants; s = step(x, e, s, wants))
         at[s] = em_pc(e);
-        step(x, e, s, s < wants ? s + 1 : s - 1);
-    }
     at[wants] = em_pc(e);
     out_of_line(x, CCF_ENTRY, first < wants ? first : wants, at);
     out_of_line(x, CCF_ENTRY_BOTH, first > wants ? first : wants, at);

@@ -173,6 +173,8 @@ unsigned xl_pick(struct xl *x, unsigned avoid, bool legacy);
 unsigned xl_needed_last(const struct xl *x, unsigned regs, unsigned k);
 void xl_spill(struct xl *x, int r);
 void xl_unspill(struct xl *x, unsigned mask);
+/* On a way that leaves the block: registers that are spilled here get their values. Returns how many. */
+unsigned xl_bring_back(struct xl *x, struct emit *e);
 void xl_changed(struct xl *x, const struct xl_insn *n);
 static inline uint64_t xl_slot(const struct xl *x, int r)
 {

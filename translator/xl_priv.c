@@ -10,11 +10,8 @@ static void emit_sti(struct xl *x, struct xl_insn *n)
     xl_spill(x, R_RCX);
     em_ld32(e, R_RCX, x->l->event_pending);
     em_sti8(e, xl_cpu(x, offsetof(struct cpu, if_flag)), 1);
-    uint8_t *none = em_jrcxz(e);
-    em_jmp(e, em_pc(c));
-    em_here8(e, none);
-    for (unsigned m = x->spilled; m; m &= m - 1)
-        em_ld64(c, (unsigned)__builtin_ctz(m), xl_slot(x, __builtin_ctz(m)));
+    em_jmp_unless_rcx0(e, em_pc(c));
+    xl_bring_back(x, c);
     em_sti8(c, xl_cpu(x, offsetof(struct cpu, shadow)), 1);
     xl_set_rip(x, c, xl_next_rip(x, n));
     em_jmp(c, x->g->exit_dispatch);

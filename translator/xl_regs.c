@@ -22,6 +22,14 @@ void xl_unspill(struct xl *x, unsigned mask)
     }
 }
 
+unsigned xl_bring_back(struct xl *x, struct emit *e)
+{
+    unsigned n = 0;
+    for (unsigned m = x->spilled; m; m &= m - 1, n++)
+        em_ld64(e, (unsigned)__builtin_ctz(m), xl_slot(x, __builtin_ctz(m)));
+    return n;
+}
+
 /* The instruction has been emitted: which slots still hold what their registers do? */
 void xl_changed(struct xl *x, const struct xl_insn *n)
 {

@@ -146,9 +146,7 @@ static void emit_call_miss(struct xl *x, const struct xl_insn *n, const struct l
 static void emit_miss(struct xl *x, const struct xl_insn *n, const struct lookup *k)
 {
     struct emit *e = x->hot;
-    uint8_t *hit = em_jrcxz(e);
-    em_jmp(e, em_pc(x->cold));
-    em_here8(e, hit);
+    em_jmp_unless_rcx0(e, em_pc(x->cold));
     emit_call_miss(x, n, k);
 }
 
@@ -216,9 +214,7 @@ static void emit_stack_lookup(struct xl *x, const struct xl_insn *n, const struc
     uint64_t stack = XL_SITE_HOW(k->desc) == XL_READ ? t->stack_r : t->stack_w;
     em_ld64(e, R_RCX, stack);
     emit_compare(e, k, x->l->const_stack);
-    uint8_t *hit = em_jrcxz(e);
-    em_jmp(e, em_pc(x->cold));
-    em_here8(e, hit);
+    em_jmp_unless_rcx0(e, em_pc(x->cold));
     em_ld64(e, k->s2, stack + 8);
     emit_stack_change(x, n, k, em_pc(e));
 }
