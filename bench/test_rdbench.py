@@ -8,7 +8,7 @@ import unittest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 sys.dont_write_bytecode = True
-from rdbench import account, bochs, engines, report, scale, session, store, suites, summary  # noqa: E402
+from rdbench import account, bochs, engines, leftout, report, scale, session, store, suites, summary  # noqa: E402
 
 
 def engine(name):
@@ -104,8 +104,50 @@ class Goals(unittest.TestCase):
         self.assertEqual(rows["each workload (worst: w7)"][-2:], ["1.10", "NO"])
         self.assertEqual(rows["geometric mean"][-1], "NO")
 
+    def test_the_account_may_cost_two_per_cent(self):
+        def goal(on):
+            runs = [record("account", "auto", n, [v], rnd=r) for r in range(3) for n, v in (("fork@off", 100), ("fork@on", on[r]))]
+            data = summary.collect(runs)
+            return report.target_table(data)[1][0][-2:], report.overhead_table(data, ["auto"])[1][0]
+        self.assertEqual(goal((101, 150, 90)), (["1.01", "yes"], ["auto", "fork", "us", "100", "101", "1.0"]))
+        self.assertEqual(goal((103, 150, 90))[0], ["1.03", "NO"])
+
     def test_a_few_workloads_are_not_a_suite(self):
         self.assertEqual(self.rows(lambda i: 0.2, 39), {})
+
+
+class LeftOut(unittest.TestCase):
+    EVERY = {e.name: e for e in engines.all_engines("", "")}
+
+    def found(self, records, names, skipped=(), broken=()):
+        asked = [self.EVERY[n] for n in names]
+        data = summary.collect(records)
+        todo = [s for s in suites.all_suites() if s.name in data]
+        return leftout.table(leftout.rows(data, todo, asked, dict(skipped), broken), {s: list(w) for s, w in data.items()})[1]
+
+    def test_no_suite_is_missing_for_an_engine_without_a_reason(self):
+        for s in suites.all_suites():
+            for e in self.EVERY.values():
+                self.assertTrue(s.runs_on(e) or s.why_not(e, None), (s.name, e.name))
+
+    def test_what_only_others_have_is_listed(self):
+        runs = [record("linux", e, w, [1]) for e in ("window", "tcg") for w in ("boot", "getppid", "avx")] + [record("linux", "native", "getppid", [1])]
+        self.assertEqual(self.found(runs, ("native", "window", "tcg")), [
+            ["linux", "native", "boot", "there is no machine to boot"], ["linux", "native", "avx", "NOT EXPLAINED"]])
+
+    def test_missing_engines_and_failed_runs_are_listed(self):
+        runs = [record("nano", "window", "in", [1])]
+        self.assertEqual(self.found(runs, ("window", "tcg", "trap", "uml"), {"tcg": "qemu is not there"}, {("nano", "trap")}), [
+            ["all", "tcg", "all", "qemu is not there"], ["nano", "trap", "all", "its run failed"],
+            ["nano", "uml", "all", "User-mode Linux is a Linux kernel: it runs no other guest"]])
+
+    def test_long_lists_are_turned_round(self):
+        runs = [record("linux", "tcg", w, [1]) for w in "abcdefgh"] + [record("linux", "bochs", "a", [1])]
+        self.assertEqual(self.found(runs, ("tcg", "bochs"))[0][2], "all but a")
+
+    def test_last_point_of_maps_fits_the_host(self):
+        self.assertLessEqual(suites.largest_maps(), suites.max_map_count())
+        self.assertGreater(2 * suites.largest_maps(), suites.max_map_count())
 
 
 class Bochs(unittest.TestCase):
@@ -171,7 +213,7 @@ class Steps(unittest.TestCase):
     def test_page_has_a_chart_of_each_curve(self):
         header = {"date": "", "cpu": "<cpu>", "cpus": 1, "tsc_hz": 1e9, "kernel": "", "commit": "", "modified": False, "rounds": 1, "load": 0}
         data = summary.collect([record("scale", "window", "code@%d" % p, [p]) for p in (16, 32, 64)])
-        page = report.as_html(header, data, {}, ["window"], {})
+        page = report.as_html(header, data, {}, ["window"], {}, (["suite"], [["nothing"]]))
         self.assertIn("<polyline", page)
         self.assertIn("&lt;cpu&gt;", page)
         self.assertNotIn("http", page)  # self-contained

@@ -7,5 +7,6 @@ store     results of one run of the runner, kept as they come in, so that it can
 summary   ratios, medians, spread
 account   where the time went
 scale     curves: costs against sizes
+leftout   what was not measured, and why
 report    table, JSON, HTML
 """

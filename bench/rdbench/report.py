@@ -2,7 +2,7 @@
 import html
 import math
 
-from . import account, scale, summary
+from . import account, leftout, scale, summary
 
 
 def number(x):
@@ -64,22 +64,33 @@ def target_table(data):
     return header, rows
 
 
+def overhead_table(data, order):
+    header, found = ["engine", "workload", "unit", "without", "with", "more, %"], summary.overheads(data)
+    return header, [[e, w, on.unit, number(off.median), number(on.median), "%.1f" % (100 * (r - 1))]
+                    for e in order for w, (off, on, r) in found.get(e, {}).items()]
+
+
+def table_of(data, suite, order):
+    if suite == "nano":
+        return paper_table(data, order)
+    return overhead_table(data, order) if suite == "account" else suite_table(data, suite, order)
+
+
 def paper_table(data, order):
     engines = engines_in(data, "nano", order)
     header = ["operation"] + engines + ["2006 native", "2006 software VMM", "2006 hardware VMM"]
     rows = []
     for name, _, cells in rows_of(data, "nano", engines):
-        paper = summary.PAPER.get(name, (None,) * 3)
-        rows.append([name] + [number(c[0]) if c else "-" for c in cells] + [str(p) if p is not None else "-" for p in paper])
+        paper = summary.PAPER.get(name, ("-",) * 3)
+        rows.append([name] + [number(c[0]) if c else "-" for c in cells] + list(paper))
     return header, rows
 
 
 def as_text(header, rows):
+    """Columns of words stand left, of numbers right."""
     widths = [max(len(r[i]) for r in [header] + rows) for i in range(len(header))]
-    lines = []
-    for r in [header] + rows:
-        lines.append("  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(r, widths))).rstrip())
-    return "\n".join(lines)
+    words = [i == 0 or any(" " in r[i] or "," in r[i] for r in rows) for i in range(len(header))]
+    return "\n".join("  ".join(c.ljust(w) if left else c.rjust(w) for c, w, left in zip(r, widths, words)).rstrip() for r in [header] + rows)
 
 
 def as_markdown(header, rows):
@@ -87,24 +98,26 @@ def as_markdown(header, rows):
     return "\n".join([line(header), "|" + "---|" * len(header)] + [line(r) for r in rows])
 
 
-def tables(data, titles, order, accounts, caches=None):
-    """(title, header, rows) of everything that was measured."""
+def tables(data, titles, order, accounts, missing, caches=None):
+    """(title, header, rows) of everything that was measured, and of what was not."""
     for suite in data:
         if suite == "scale":
             yield from scale.tables(scale.collect(data), order, caches)
             continue
-        yield titles.get(suite, suite), *(paper_table(data, order) if suite == "nano" else suite_table(data, suite, order))
+        yield titles.get(suite, suite), *table_of(data, suite, order)
     if accounts:
         yield ("Where the time went, in % of the run", *account.turned(*account.table(accounts)))
         header, rows = account.callout_table(accounts)
         if rows:
             yield "Callouts", header, rows
+    if missing[1]:
+        yield "Not measured", *missing
     header, rows = target_table(data)
     if rows:
         yield "Goals", header, rows
 
 
-def as_json(header, data, order, accounts):
+def as_json(header, data, order, accounts, missing):
     out = {"run": header, "suites": {}, "goals": [], "accounts": accounts}
     for suite, workloads in data.items():
         for name, figures in workloads.items():
@@ -114,6 +127,7 @@ def as_json(header, data, order, accounts):
                     "note": f.note, "result": sorted(f.checks)}
                 for e, f in summary.measured(figures).items()}
     out["steps"] = [dict(zip(("curve", "engine", "from", "to", "factor", "why"), s)) for s in scale.steps(scale.collect(data), header.get("caches"))]
+    out["left_out"] = [dict(zip(("suite", "engine", "workloads", "why"), row)) for row in missing[1]]
     for t in summary.targets():
         m = t.measured(data)
         if m is not None:
@@ -196,7 +210,7 @@ def chart(rows, base, engines, low, high):
 
 def html_table(header, rows, text=False):
     """text: columns of words."""
-    cell = lambda c: '<td class="no">%s</td>' % c if c in ("NO", "NOT EXPLAINED") else "<td>%s</td>" % html.escape(c)
+    cell = lambda c: '<td class="no">%s</td>' % c if c in ("NO", leftout.UNKNOWN) else "<td>%s</td>" % html.escape(c)
     return ("<table%s><thead><tr>" % (' class="text"' if text else "") + "".join("<th>%s</th>" % html.escape(h) for h in header) + "</tr></thead>"
             + "".join("<tr>" + "".join(cell(c) for c in r) + "</tr>" for r in rows) + "</table>")
 
@@ -214,7 +228,7 @@ def html_tables(header, rows):
     return "".join(html_table([header[i] for i in p], [[r[i] for i in p] for r in rows]) for p in parts)
 
 
-def as_html(header, data, titles, order, accounts):
+def as_html(header, data, titles, order, accounts, missing):
     out = ["<!doctype html><html lang='en'><meta charset='utf-8'><title>Ringdown benchmarks</title><style>", STYLE, "</style>",
            "<h1>Ringdown benchmarks</h1><p>", html.escape(describe(header)), "</p><p>", html.escape(" ".join(summary.__doc__.split())),
            "</p>"]
@@ -227,11 +241,15 @@ def as_html(header, data, titles, order, accounts):
             svg = charts(data, suite, base, order)
             if svg:
                 out.append("<h3>Cost in relation to %s (logarithmic; left of 1 is faster)</h3>%s" % (base, svg))
-        out.append(html_tables(*(paper_table(data, order) if suite == "nano" else suite_table(data, suite, order))))
+        out.append(html_tables(*table_of(data, suite, order)))
+        if suite == "nano":
+            out.append("<p>%s</p>" % html.escape(summary.PAPER_NOTE))
     if accounts:
         out.append("<h2>Where the time went</h2><p>Of the whole run of a suite under an engine, the guest's boot and the warming up "
                    "included: medians over the rounds, in per cent of the wall time.</p>")
         out += [account.chart(accounts), html_table(*account.turned(*account.table(accounts))), html_table(*account.callout_table(accounts), text=True)]
+    if missing[1]:
+        out.append("<h2>Not measured</h2>" + html_table(*missing, text=True))
     goals = target_table(data)
     if goals[1]:
         out.append("<h2>Goals</h2>" + html_table(*goals))

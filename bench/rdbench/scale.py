@@ -7,7 +7,7 @@ import html
 import math
 import statistics
 
-from . import summary
+from . import leftout, summary
 
 # curve: (title, what a point is, unit of the cost)
 CURVES = {
@@ -124,7 +124,7 @@ def table(curve, engines, order):
 
 def step_table(curves, caches=None):
     header = ["curve", "engine", "from", "to", "factor", "why"]
-    return header, [[c, e, str(a), str(b), "%.1f" % f, why or "NOT EXPLAINED"] for c, e, a, b, f, why in steps(curves, caches)]
+    return header, [[c, e, str(a), str(b), "%.1f" % f, why or leftout.UNKNOWN] for c, e, a, b, f, why in steps(curves, caches)]
 
 
 def tables(curves, order, caches=None):

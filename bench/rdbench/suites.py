@@ -1,4 +1,5 @@
 """What is run. A suite runs once per round and engine and yields samples: {workload: Sample}."""
+import copy
 import json
 import os
 import subprocess
@@ -21,6 +22,19 @@ class Sample:
 
 class Failed(Exception):
     pass
+
+
+def largest_maps():
+    """Points of the curve "maps" double; of these the last one whose pages the host maps singly (vm.max_map_count)."""
+    return 1 << (max_map_count() - 1).bit_length() - 1
+
+
+def max_map_count():
+    try:
+        with open("/proc/sys/vm/max_map_count", encoding="ascii") as f:
+            return int(f.read())
+    except (OSError, ValueError):
+        return 65530  # the kernel's default
 
 
 class Context:
@@ -115,6 +129,16 @@ class Bare:
     def runs_on(self, engine):
         return engine.kind in ("vmm", "bochs") or (engine.kind == "native" and self.native)
 
+    def why_not(self, engine, workload):
+        """Why this engine has no figure for the workload; None instead of it: for the whole suite."""
+        if engine.kind == "uml":
+            return "User-mode Linux is a Linux kernel: it runs no other guest"
+        if engine.kind == "native":
+            return "nothing is translated" if workload == "translate" else "privileged: a process of the host may not"
+        if engine.kind == "bochs" and workload in ("sort-4k", "translate", "timer-irq"):
+            return "too short to be timed from outside, and Bochs has no other clock"
+        return None
+
     def run(self, engine, ctx):
         if engine.kind == "native":
             r = session.run([ctx.program(self.native)] + ctx.words().split(), self.timeout)
@@ -154,6 +178,16 @@ class Linux:
     def runs_on(self, engine):
         return engine.kind == "vmm" or (engine.kind in self.others and self.work and not self.arch.startswith("i386"))
 
+    def why_not(self, engine, workload):
+        if engine.kind == "native":
+            return "there is no machine to boot" if workload in (None, "boot", "boot-cpu") else None
+        if engine.kind == "uml":
+            return "User-mode Linux is a kernel of its own: it boots no other" if workload is None else None
+        if engine.kind == "bochs":
+            return "Bochs takes a hundred times as long as the CPU: a few of each sort of workload only" if self.work else \
+                "Bochs takes a minute of CPU time to boot; it does so once, in linux"
+        return None
+
     def native_command(self, ctx, tmpfs):
         return [self.program, "dir=" + tmpfs, "busybox=" + self.busybox] + ctx.words().split()
 
@@ -180,17 +214,22 @@ class Linux:
                 r = session.run(self.native_command(ctx, tmpfs), self.timeout, pin=True)
             need(r, self.name + " natively", 0)
             return parse_bench(r.lines, ctx.tsc_hz, self.unit, self.scale), None
-        if engine.kind == "uml":
-            return self.run_uml(engine, ctx)
         if engine.kind == "bochs":
             return self.run_bochs(engine, ctx)
-        r = session.run(self.machine(engine, self.memory, self.initrd, self.words(ctx)) + stats_option(engine, ctx), self.timeout)
+        r = self.start(engine, ctx, self.memory, self.initrd, self.words(ctx), stats_option(engine, ctx))
         need(r, "%s under %s" % (self.name, engine.name), 0)
         return self.results(r, ctx), read_stats(engine, ctx)
 
-    def machine(self, engine, memory, initrd, words):
-        return engine.command("-m", memory, "-display", "none", "-monitor", "none", "-serial", "null", "-serial", "stdio", "-no-reboot",
-                              "-kernel", self.kernel, "-initrd", initrd, "-append", "console=ttyS0 panic=-1 quiet -- " + words)
+    def start(self, engine, ctx, memory, initrd, words, more=()):
+        """A machine with that init's command line, to its end."""
+        if engine.kind == "uml":
+            # A kernel that is a program; its console is its standard output. It ends with status 0 however the guest does.
+            command = engine.command("mem=" + memory, "initrd=" + initrd, "con=null", "con0=null", "ssl=null", "ssl1=null,fd:1", "quiet", "panic=-1",
+                                     "umid=rd-bench-%d" % os.getpid(), "uml_dir=" + ctx.tmp, "--", *words.split())
+        else:
+            command = engine.command("-m", memory, "-display", "none", "-monitor", "none", "-serial", "null", "-serial", "stdio", "-no-reboot",
+                                     "-kernel", self.kernel, "-initrd", initrd, "-append", "console=ttyS0 panic=-1 quiet -- " + words, *more)
+        return session.run(command, self.timeout, pin=engine.kind == "uml")
 
     def run_bochs(self, engine, ctx):
         words = "console=ttyS0 panic=-1 quiet -- " + ctx.outside_words(self.FEW)
@@ -198,13 +237,6 @@ class Linux:
             disk = bochs.linux_disk(loader.read(), kernel.read(), initrd.read(), words, 256)
         r = session.run(bochs.command(engine.program, ctx.tmp, disk, 256, port=2), 3 * self.timeout)
         need(r, "%s under %s" % (self.name, engine.name), 1)
-        return self.results(r, ctx), None
-
-    def run_uml(self, engine, ctx):
-        """A kernel that is a program; its console is its standard output. It ends with status 0 however the guest does."""
-        r = session.run(engine.command("mem=" + self.memory, "initrd=" + self.initrd, "con=null", "con0=null", "ssl=null", "ssl1=null,fd:1", "quiet", "panic=-1",
-                                       "umid=rd-bench-%d" % os.getpid(), "uml_dir=" + ctx.tmp, "--", *self.words(ctx).split()), self.timeout, pin=True)
-        need(r, "%s under %s" % (self.name, engine.name), 0)
         return self.results(r, ctx), None
 
     def results(self, r, ctx):
@@ -217,13 +249,46 @@ class Linux:
         return out
 
 
+class Account(Linux):
+    """What the account of time costs: the same machine with it and without it, in turn."""
+
+    PAIRS, WORK = 4, "samples=9 warm=100 only=getppid,page-fault,fork-wait"
+
+    def __init__(self, name, title):
+        super().__init__(name, title, "amd64")
+
+    def runs_on(self, engine):
+        return engine.counts
+
+    def why_not(self, engine, workload):
+        return "not ringdown: it keeps no account"
+
+    def run(self, engine, ctx):
+        out, counters = {}, None
+        without = copy.copy(engine)
+        without.args = [a + ",account=off" if before == "-accel" else a for before, a in zip([None] + engine.args, engine.args)]
+        for i in range(self.PAIRS):
+            for which, e in (("on", engine), ("off", without))[::-1 if i % 2 else 1]:
+                r = self.start(e, ctx, self.memory, self.initrd, self.WORK, stats_option(e, ctx))
+                need(r, "%s %s under %s" % (self.name, which, e.name), 0)
+                if which == "on":
+                    counters = read_stats(e, ctx)
+                for name, sample in self.results(r, ctx).items():
+                    if name != "boot":
+                        out.setdefault("%s@%s" % (name, which), Sample(sample.unit, [])).values += sample.values
+        return out, counters
+
+
 class Macro(Linux):
     """Jobs of whole programs from Debian packages, in the same guest; one sample of each in a round."""
 
     boot, unit, scale, others = False, "ms", 1e3, ("native", "uml")
 
-    def __init__(self, name, title, timeout=3600):  # 40,000 forks take trap and emulate many minutes
+    def __init__(self, name, title, timeout=1800):  # trap and emulate takes four minutes, two and a half of them for 40,000 forks
         super().__init__(name, title, "amd64", timeout)
+
+    def why_not(self, engine, workload):
+        return "Bochs takes a hundred times as long as the CPU: it would be hours" if engine.kind == "bochs" else None
 
     def words(self, ctx):
         return " ".join((["quick=1"] if ctx.quick else []) + (["only=" + ",".join(ctx.only)] if ctx.only else []))
@@ -251,11 +316,23 @@ class Macro(Linux):
 class Scale(Linux):
     """Curves; see scale.py. Guest RAM is a curve of its own, of one boot for each point."""
 
-    boot, others, limits = False, ("native", "uml"), []
+    boot, others, limits, memory = False, ("native", "uml"), [], "1G"
     RAM = (128, 256, 512, 1024, 2048)
 
     def __init__(self, name, title, timeout=1800):
         super().__init__(name, title, "amd64", timeout)
+
+    def why_not(self, engine, workload):
+        if engine.kind == "bochs":
+            return "Bochs takes a hundred times as long as the CPU: it would be hours"
+        if workload.startswith("kmaps@"):
+            return "a bare kernel's pages: there is no machine to run it"
+        if engine.kind == "native" and workload.startswith("ram-"):
+            return "there is no guest whose RAM it could be"
+        if engine.kind == "uml" and workload.startswith("maps@"):
+            return ("each page of its processes is a mapping of the host, of which a process may have %d (vm.max_map_count): beyond that "
+                    "its mmap fails, and it kills the process" % max_map_count())
+        return None
 
     def words(self, ctx):
         return " ".join(self.limits + (["quick=1"] if ctx.quick else []) + (["only=" + ",".join(ctx.only)] if ctx.only else []))
@@ -273,14 +350,13 @@ class Scale(Linux):
                         "-p", "bin/work=" + ctx.program("scale-amd64")], check=True, stdout=subprocess.DEVNULL)
 
     def run(self, engine, ctx):
-        self.memory = "1G"
-        # A process of User-mode Linux dies where the host's mappings end.
-        self.limits = ["maps=32768"] if engine.kind == "uml" else []
+        # A process of User-mode Linux is killed where the host's mappings end: see why_not().
+        self.limits = ["maps=%d" % largest_maps()] if engine.kind == "uml" else []
         curves = set(ctx.only or ["ram-boot", "ram-fork", "kmaps", "other"])
         out, counters = super().run(engine, ctx) if curves - {"ram-boot", "ram-fork", "kmaps"} else ({}, None)
         if engine.kind == "vmm" and "kmaps" in curves:
             out.update(self.scattered(engine, ctx))
-        if engine.kind == "vmm" and curves & {"ram-boot", "ram-fork"}:
+        if engine.kind in ("vmm", "uml") and curves & {"ram-boot", "ram-fork"}:
             for mib in self.RAM[:3] if ctx.quick else self.RAM:
                 out.update(self.boot_with(engine, ctx, mib))
         return out, counters
@@ -291,7 +367,7 @@ class Scale(Linux):
         return parse_bench(r.lines, ctx.tsc_hz, self.unit, self.scale)
 
     def boot_with(self, engine, ctx, mib):
-        r = session.run(self.machine(engine, "%dM" % mib, self.small_initrd, "samples=3 warm=0 only=fork-wait"), self.timeout)
+        r = self.start(engine, ctx, "%dM" % mib, self.small_initrd, "samples=3 warm=0 only=fork-wait")
         need(r, "%s with %d MiB under %s" % (self.name, mib, engine.name), 0)
         init = [line.cpu_ns for line in r.lines if line.text == "INIT" and line.cpu_ns is not None]
         out = {"ram-boot@%d" % mib: Sample("ms", [init[0] / 1e6])} if init else {}
@@ -311,10 +387,11 @@ def all_suites():
         Linux("linux", "Stock Debian amd64 kernel", "amd64"),
         Macro("macro", "Whole programs on a stock Debian amd64 kernel"),
         Scale("scale", "Scaling"),
+        Account("account", "What the account of time costs"),
         Linux("boot-i386", "Boot of the stock i386 kernel", "i386", work=False),
         Linux("boot-i386-pae", "Boot of the stock i386 PAE kernel", "i386-pae", work=False),
     ]
 
 
-DEFAULT = ("compute", "nano", "linux", "macro", "scale", "boot-i386", "boot-i386-pae")
+DEFAULT = ("compute", "nano", "linux", "macro", "scale", "account", "boot-i386", "boot-i386-pae")
 QUICK = ("compute", "nano", "linux", "macro")

@@ -58,11 +58,26 @@ def measured(figures):
 
 def ratio(figures, engine, base):
     """Median of the ratios of common rounds, or None."""
-    if engine not in figures or base not in figures:
+    return figure_ratio(figures.get(engine), figures.get(base))
+
+
+def figure_ratio(a, b):
+    if not a or not b:
         return None
-    a, b = figures[engine].rounds, figures[base].rounds
-    both = [a[r] / b[r] for r in a if r in b and b[r] > 0]
+    both = [a.rounds[r] / b.rounds[r] for r in a.rounds if b.rounds.get(r, 0) > 0]
     return statistics.median(both) if both else None
+
+
+def overheads(data):
+    """{engine: {workload: (figure without the account of time, with it, ratio)}}, of the suite "account"."""
+    out, workloads = {}, data.get("account", {})
+    for name in workloads:
+        work, _, which = name.partition("@")
+        for engine, off in workloads[name].items() if which == "off" else ():
+            on = workloads.get(work + "@on", {}).get(engine)
+            if figure_ratio(on, off):
+                out.setdefault(engine, {})[work] = (off, on, figure_ratio(on, off))
+    return out
 
 
 def disagreements(data):
@@ -149,6 +164,25 @@ class Slowest(SuiteTarget):
         return ratios[worst], ratios[worst] <= self.limit
 
 
+class Overhead:
+    """The account of time makes an engine's runs longer by at most limit, in the geometric mean over the workloads of its suite."""
+
+    suite, workload, base = "account", "geometric mean", None
+
+    def __init__(self, engine, limit, issue):
+        self.engine, self.limit, self.issue = engine, limit, issue
+
+    def text(self):
+        return "<= %g x without it" % self.limit
+
+    def measured(self, data):
+        works = overheads(data).get(self.engine)
+        if not works:
+            return None
+        value = math.exp(statistics.mean(math.log(r) for _, _, r in works.values()))
+        return value, value <= self.limit
+
+
 def suite_ratios(data, suite, engine, base):
     """{workload: ratio} of those that both engines ran."""
     every = {name: ratio(measured(figures), engine, base) for name, figures in data.get(suite, {}).items()}
@@ -192,28 +226,31 @@ def targets():
     add(6, "nano", "window", "native", 1.0, "callret", plus=40.0)
     add(6, "nano", "window", None, 216.0, "in")
     add(6, "nano", "window", None, 391.0, "ptemod")
-    add(6, "nano", "window", None, 150.0, "cr8wr")  # what the paper's CPU took natively
+    add(6, "nano", "window", None, 140.0, "cr8wr")  # natively in the paper: about four times the software VMM's 35
     add(6, "linux", "window", "native", 6.0, "fork-wait")
     for engine in ("auto", "direct"):
         add(6, "macro", engine, "native", 1 / 0.67, "compile")  # two thirds of the CPU's speed; the aim is 0.9
         add(6, "macro", engine, "native", 6.0, "forkwait-40000")
-    for base, factor in (("trap", 0.1),):
-        add(6, "nano", "window", base, factor, "cli-sti", "popf", "cr8wr", "rdtsc", "ptemod")
-        add(6, "nano", "window", base, 1.0, "syscall", "in", "out", "pgfault", "divzero", "int80", "pte-remap", "invlpg", "cr3wr",
-            "ctx-switch", "pushf", "swapgs", "seg-load", "cpuid", "rdmsr", "wrmsr", "cr0rd", "clts", "mmio-read", "mmio-write",
-            "self-ipi", "timer-irq")
+    add(6, "nano", "window", "trap", 0.1, "cli-sti", "popf", "cr8wr", "rdtsc", "ptemod")
+    add(6, "nano", "window", "trap", 1.0, "syscall", "in", "out", "pgfault", "divzero", "int80", "pte-remap", "invlpg", "cr3wr",
+        "ctx-switch", "pushf", "swapgs", "seg-load", "cpuid", "rdmsr", "wrmsr", "cr0rd", "clts", "mmio-read", "mmio-write",
+        "code-write", "self-ipi", "timer-irq")
+    out += [Overhead(e, 1.02, 6) for e in ("window", "soft", "direct", "auto", "trap")]
     return out
 
 
-# Adams and Agesen, "A Comparison of Software and Hardware Techniques for x86 Virtualization", ASPLOS 2006, figure 4: cycles on
-# a Pentium 4 of 2006: native, software VMM, hardware VMM. Operations that are not here are not in the figure, or their
-# figures were not at hand: None.
+# Adams and Agesen, "A Comparison of Software and Hardware Techniques for x86 Virtualization", ASPLOS 2006, figure 4:
+# native, software VMM, hardware VMM, in cycles of a Pentium 4 at 3.8 GHz. Operations that are not here are not in the paper.
 PAPER = {
-    "syscall": (242, None, None),
-    "cr8wr": (150, 35, None),
-    "in": (3209, 216, 15826),
-    "callret": (11, 51, 11),
-    "pgfault": (1093, 3927, 11242),
-    "divzero": (889, 3223, 1014),
-    "ptemod": (1, 391, 10121),
+    "syscall": ("242 ?", "native + 2000", "as native"),
+    "in": ("3209", "216", "15826"),
+    "cr8wr": ("150 ?", "35", "as native"),
+    "callret": ("11", "51", "11"),
+    "pgfault": ("1093", "3927", "11242"),
+    "divzero": ("889", "3223", "1014"),
+    "ptemod": ("1", "391", "12733"),
 }
+PAPER_NOTE = ("2006: Adams and Agesen, ASPLOS 2006, cycles of a Pentium 4 at 3.8 GHz. Checked against quotations of the paper's text, which gives some in "
+              "words: the software VMM's syscall takes about 2000 cycles more than natively, its in a fifteenth of native (216 is issue 6's figure), "
+              "its cr8wr a quarter; the hardware VMM runs syscall and cr8wr at about native speed. What has a question mark is only in figure 4, "
+              "which was not at hand: from memory.")
