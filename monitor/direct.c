@@ -145,11 +145,22 @@ static void sweep(struct vcpu *v)
     }
 }
 
+/* Pool's counters that are worth seeing. */
+static void note_waits(struct vcpu *v)
+{
+    const struct uw_counts *n = uw_counts(v->priv->direct->pool);
+    v->stats->uw_spun = n->events_spun;
+    v->stats->uw_slept = n->events_slept;
+    v->stats->uw_parted = n->parted;
+}
+
 void direct_rest(struct vcpu *v)
 {
     struct direct *d = v->priv->direct;
-    if (d)
+    if (d) {
         uw_rest(d->pool);
+        note_waits(v);
+    }
     if (d && d->n_live && (d->cr3_loads >= SWEEP_LOADS || (d->cr3_loads && v->exit.reason == VM_EXIT_HLT)))
         sweep(v);
 }

@@ -110,6 +110,7 @@ int uw_ldt(struct uworld *w, uint32_t base, uint16_t *sel, bool *wrapped);
 struct uw_counts {
     uint64_t created, recycled, killed;       /* worlds */
     uint64_t runs, events_spun, events_slept; /* how uw_run waited */
+    uint64_t parted;                          /* worlds that left the monitor's CPU */
     uint64_t batches, commands, emptied;
 };
 const struct uw_counts *uw_counts(const struct uw_pool *p);

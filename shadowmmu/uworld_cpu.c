@@ -9,10 +9,15 @@
 #include "shadowmmu/uworld_int.h"
 #include <sched.h>
 
-#define LONG_TURNS 2u  /* in a row, of a world that is apart */
-#define SHORT_TURNS 8u /* ... that shares; doubled by each try to be apart */
-#define MAX_RETRIES 7u
-#define GOOD_TURNS 64u /* of a world that is apart: it was right */
+#define SHORT_TURNS 32u /* in a row, of a world that shares; doubled by each try to be apart that did not last */
+#define MAX_RETRIES 6u
+#define GOOD_TURNS 256u /* of a world that is apart: it was right */
+/* A turn apart that ended with one side asleep costs as much as so many that did not save: two interrupts to idle CPUs, and the spinning. */
+#define SLOW_TURN 32u
+#define TAKING_TURNS                                                                                                   \
+    8u /* ... and one that came after another world's, whose thread may spin where this one's is to run */
+#define DEBT_LIMIT (3 * SLOW_TURN)
+#define SETTLING 4u /* turns until both spin: the first ones wait for CPUs to wake up */
 
 static bool bind_to(pid_t tid, int cpu)
 {
@@ -54,15 +59,27 @@ static void come_together(struct uworld *w)
             return;
         p->shared_cpu = cpu;
     }
-    if (w->guest_cpu != p->shared_cpu && bind_to(w->pid, p->shared_cpu))
+    if (w->guest_cpu != p->shared_cpu && bind_to(w->pid, p->shared_cpu)) {
         w->guest_cpu = p->shared_cpu;
+        w->away = false;
+    }
 }
 
+/* The guest thread goes to another CPU than the monitor is on now. It must be told: it sleeps where it ran last, that is here, and a thread that
+ * is woken need not be put elsewhere, and if both are here none of the two can spin for the other. Where the monitor goes from now on is up to the
+ * host. If it comes after the guest thread, spinning fails, and they meet again. */
 static void go_apart(struct uworld *w)
 {
     struct uw_pool *p = w->pool;
-    if (w->guest_cpu >= 0 && sched_setaffinity(w->pid, sizeof p->cpus, &p->cpus) == 0)
+    if (!w->away) {
+        cpu_set_t others = p->cpus;
+        int cpu = sched_getcpu();
+        if (cpu >= 0 && cpu < CPU_SETSIZE)
+            CPU_CLR((unsigned)cpu, &others);
+        sched_setaffinity(w->pid, sizeof others, &others);
         w->guest_cpu = -1;
+        w->away = true;
+    }
     if (p->shared_cpu >= 0 && sched_setaffinity(0, sizeof p->cpus, &p->cpus) == 0)
         p->shared_cpu = -1;
 }
@@ -73,29 +90,66 @@ void uw_cpu_before(struct uworld *w)
     if (!p->several_cpus)
         return;
     w->pause = uw_tsc() - w->back;
+    w->follows = p->last == w;
+    p->last = w;
     if (w->shares)
         come_together(w);
     else
         go_apart(w);
 }
 
+uint64_t uw_cpu_spin(const struct uworld *w)
+{
+    return w->shares ? 0 : w->settling ? SETTLING * w->pool->spin_max : w->pool->spin_max;
+}
+
+void uw_cpu_share(struct uworld *w)
+{
+    w->shares = true;
+    w->streak = 0;
+}
+
+static void part(struct uworld *w)
+{
+    /* Where the other CPUs are busy it does not pay, however short the turns are: tried again after twice as many. */
+    w->retries += w->retries < MAX_RETRIES;
+    w->shares = w->away = false;
+    w->streak = w->debt = 0;
+    w->settling = SETTLING;
+    w->pool->counts.parted++;
+}
+
+static void after_apart(struct uworld *w, bool slow)
+{
+    if (w->settling) {
+        w->settling--;
+        return;
+    }
+    if (slow)
+        w->debt += SLOW_TURN;
+    else if (!w->follows)
+        w->debt += TAKING_TURNS;
+    else
+        w->debt -= w->debt > 0;
+    if (w->debt >= DEBT_LIMIT) {
+        uw_cpu_share(w);
+        return;
+    }
+    if (w->streak < GOOD_TURNS && ++w->streak == GOOD_TURNS)
+        w->retries = 0;
+}
+
 void uw_cpu_after(struct uworld *w, uint64_t ticks)
 {
     uint64_t max = w->pool->spin_max;
-    /* Apart and asleep is the worst of all. */
-    bool failed = w->spin_monitor.skip || ticks > max || w->pause > max;
-    bool against = w->shares ? ticks < max / 2 && w->pause < max / 2 : failed;
     w->back = uw_tsc();
-    w->streak = against ? w->streak + 1 : 0;
-    if (w->streak < (w->shares ? SHORT_TURNS << w->retries : LONG_TURNS)) {
-        if (!w->shares && !failed && w->spun < GOOD_TURNS && ++w->spun == GOOD_TURNS)
-            w->retries = 0;
+    if (!w->pool->several_cpus)
+        return;
+    if (!w->shares) {
+        after_apart(w, ticks > max || w->pause > max);
         return;
     }
-    /* Where the other CPUs are busy it does not pay, however short the turns are: tried again after twice as many. */
-    if (w->shares)
-        w->retries += w->retries < MAX_RETRIES;
-    w->shares = !w->shares;
-    w->streak = w->spun = 0;
-    w->spin_monitor = w->spin_guest = (struct uw_spinner){0};
+    w->streak = w->follows && ticks < max / 2 && w->pause < max / 2 ? w->streak + 1 : 0;
+    if (w->streak >= SHORT_TURNS << w->retries)
+        part(w);
 }

@@ -156,10 +156,6 @@ struct uw_frame {
 };
 
 enum uw_life { UW_FREE, UW_STARTING, UW_SPARE, UW_USED, UW_GONE };
-/* What is known about spinning for the other side. */
-struct uw_spinner {
-    unsigned failures, skip;
-};
 #define UW_LDT_ENTRIES 512u
 struct uworld {
     struct uw_pool *pool;
@@ -170,17 +166,19 @@ struct uworld {
     enum uw_life life;
     unsigned n_cmds; /* queued in the ring */
     atomic_int running, kick;
-    struct uw_spinner spin_monitor, spin_guest;
-    uint16_t sel[4]; /* selectors loaded in the guest thread */
-    pid_t mapper;    /* its thread id, */
-    int mapper_cpu;  /* ... and the CPU it is bound to, or -1 */
-    int guest_cpu;   /* the same of the guest thread */
-    bool shares;     /* the monitor's CPU */
-    uint64_t back;   /* TSC when the last turn ended */
-    uint64_t pause;  /* how long after the one before that the last one began */
-    uint8_t retries; /* to be apart, lately */
-    uint16_t streak; /* turns in a row that speak against that, or for it */
-    uint16_t spun;   /* turns apart for which spinning did */
+    uint16_t sel[4];  /* selectors loaded in the guest thread */
+    pid_t mapper;     /* its thread id, */
+    int mapper_cpu;   /* ... and the CPU it is bound to, or -1 */
+    int guest_cpu;    /* the same of the guest thread */
+    bool shares;      /* the monitor's CPU */
+    bool away;        /* the guest thread is bound to other CPUs than the monitor was on when they parted */
+    bool follows;     /* the last turn of any world was this one's too */
+    uint64_t back;    /* TSC when the last turn ended */
+    uint64_t pause;   /* how long after the one before that the last one began */
+    uint8_t retries;  /* to be apart, lately */
+    uint8_t settling; /* turns apart that do not count yet */
+    uint16_t streak;  /* shares: turns in a row for parting; apart: turns */
+    uint16_t debt;    /* apart: what slow turns have cost and quick ones not yet saved */
     unsigned n_ldt;
     uint32_t ldt_base[UW_LDT_ENTRIES];
 };
@@ -196,8 +194,9 @@ struct uw_pool {
     size_t vdso_bytes;
     struct uw_hdr *zhdr;
     struct uw_mailbox *zmb;
-    struct uworld *starting; /* being cloned, or NULL */
-    uint64_t spin_max;       /* TSC ticks; 0: never spin */
+    struct uworld *starting;   /* being cloned, or NULL */
+    const struct uworld *last; /* that ran; only compared */
+    uint64_t spin_max;         /* TSC ticks; 0: never spin */
     uint64_t tsc_per_us;
     bool cpuid_faults;
     bool several_cpus;
@@ -236,6 +235,10 @@ void uw_cpu_init(struct uw_pool *p);
 void uw_cpu_mapper(struct uworld *w);
 void uw_cpu_before(struct uworld *w);
 void uw_cpu_after(struct uworld *w, uint64_t ticks);
+/* How long either side spins for the other in this turn; 0: it does not. */
+uint64_t uw_cpu_spin(const struct uworld *w);
+/* From the next turn on. */
+void uw_cpu_share(struct uworld *w);
 /* uworld_pool.c: whether the world's process still lives; if not, it is marked so. */
 bool uw_alive(struct uworld *w);
 void uw_kill(struct uworld *w);

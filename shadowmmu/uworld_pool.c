@@ -127,10 +127,10 @@ static void request(struct uw_pool *p, struct uworld *w)
     w->life = UW_STARTING;
     w->pid = 0;
     w->n_cmds = w->n_ldt = 0;
-    w->spin_monitor = w->spin_guest = (struct uw_spinner){0};
     w->guest_cpu = -1;
-    w->shares = false;
-    w->streak = w->spun = w->retries = 0;
+    w->away = false;
+    w->retries = 0;
+    uw_cpu_share(w);
     memset(w->sel, 0xff, sizeof w->sel);
     p->starting = w;
     p->zhdr->slot_pos = w->slot_pos;
@@ -308,8 +308,8 @@ static void be_like_worlds(const struct uw_pool *p, bool yes)
 static void take(struct uw_pool *p, struct uworld *w)
 {
     w->life = UW_USED;
-    w->shares = true;
-    w->streak = w->spun = w->retries = 0;
+    w->retries = 0;
+    uw_cpu_share(w);
     if (p->n_used++ == 0)
         be_like_worlds(p, true);
 }
@@ -452,6 +452,7 @@ static int bring_up(struct uw_pool *p, const char **why)
     set_spin(p, (uw_tsc() - tsc) * 1000 / (ns ? ns : 1));
     while (spares(p) < p->cfg.spare && !p->starting)
         start_one(p);
+    uw_rest(p);
     return 0;
 }
 

@@ -17,7 +17,6 @@
 #define FLAGS_KEPT EFLAGS_ID
 /* A kicked guest thread that stays silent for so long has blocked the signal: only hostile code can. */
 #define KICK_LIMIT_NS 3000000000ull
-#define SPIN_MAX_FAILURES 6
 #define VSYSCALL_PAGE 0xffffffffff600000ull
 
 /* ---- waiting ---- */
@@ -28,24 +27,6 @@ void uw_futex_wait(void *word, uint32_t val)
     syscall(SYS_futex, word, FUTEX_WAIT, val, &slice, NULL, 0);
 }
 void uw_futex_wake(void *word) { syscall(SYS_futex, word, FUTEX_WAKE, 1, NULL, NULL, 0); }
-
-/* Whether to spin for the other side. Spinning that failed (it takes too long, or wants the CPU that we spin on) is tried again
- * after twice as many waits as the last time, up to 64: so it costs little where it does not pay, and returns where it does. */
-static bool spin_now(struct uw_spinner *sp)
-{
-    if (!sp->skip)
-        return true;
-    sp->skip--;
-    return false;
-}
-static void spin_result(struct uw_spinner *sp, bool good)
-{
-    if (good)
-        sp->failures = 0;
-    else if (sp->failures < SPIN_MAX_FAILURES)
-        sp->failures++;
-    sp->skip = good ? 0 : 1u << sp->failures;
-}
 
 static bool back(const struct uworld *w) { return w->mb->turn == UW_TURN_MONITOR; }
 
@@ -74,45 +55,28 @@ static bool wait_asleep(struct uworld *w)
     return true;
 }
 
-static bool wait_spinning(struct uworld *w)
+static bool wait_spinning(const struct uworld *w, uint64_t ticks)
 {
-    for (uint64_t end = uw_tsc() + w->pool->spin_max; uw_tsc() < end; __builtin_ia32_pause())
+    for (uint64_t end = uw_tsc() + ticks; uw_tsc() < end; __builtin_ia32_pause())
         if (back(w))
             return true;
     return false;
 }
 
-static bool wait_event(struct uworld *w)
+bool uw_switch(struct uworld *w)
 {
-    if (w->pool->spin_max && !w->shares && spin_now(&w->spin_monitor)) {
-        bool good = wait_spinning(w);
-        spin_result(&w->spin_monitor, good);
-        if (good) {
-            w->pool->counts.events_spun++;
-            return true;
-        }
+    uint64_t spin = uw_cpu_spin(w);
+    w->mb->frame = 0;
+    w->hdr->spin_guest = (uint32_t)spin;
+    atomic_store(&w->mb->turn, UW_TURN_GUEST);
+    if (w->mb->asleep)
+        uw_futex_wake(&w->mb->turn);
+    if (spin && wait_spinning(w, spin)) {
+        w->pool->counts.events_spun++;
+        return true;
     }
     w->pool->counts.events_slept++;
     return wait_asleep(w);
-}
-
-/* The guest thread sleeps, or not: learn from it whether it should spin the next time it waits. */
-static void wake_guest(struct uworld *w)
-{
-    bool asleep = w->mb->asleep;
-    if (asleep)
-        uw_futex_wake(&w->mb->turn);
-    if (w->hdr->spin_guest)
-        spin_result(&w->spin_guest, !asleep);
-    w->hdr->spin_guest = !w->shares && spin_now(&w->spin_guest) ? (uint32_t)w->pool->spin_max : 0;
-}
-
-bool uw_switch(struct uworld *w)
-{
-    w->mb->frame = 0;
-    atomic_store(&w->mb->turn, UW_TURN_GUEST);
-    wake_guest(w);
-    return wait_event(w);
 }
 
 void uw_kick(struct uworld *w)

@@ -12,6 +12,7 @@
 #include <fcntl.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -588,6 +589,99 @@ Test(uw, kicks_at_any_time_lose_nothing)
     }
     setitimer(ITIMER_REAL, &(struct itimerval){0}, NULL);
     cr_expect_gt(kicks, 0);
+}
+
+/* ---- hand-off ---- */
+
+static bool several_cpus(void)
+{
+    cpu_set_t cpus;
+    return sched_getaffinity(0, sizeof cpus, &cpus) == 0 && CPU_COUNT(&cpus) > 1;
+}
+static void short_turn(void)
+{
+    s.rip = CODE;
+    run();
+    cr_assert_eq(ev.kind, UW_SYSCALL);
+}
+
+/* Two sides that spin for each other need two CPUs; that the host has them is not enough, the guest's thread must get there. Of several
+ * tries one will find the machine idle. */
+Test(uw, short_turns_come_to_be_spun_for)
+{
+    if (!several_cpus())
+        cr_skip_test("one CPU");
+    const uint64_t *spun = &uw_counts(pool)->events_spun;
+    uint64_t before = 0;
+    LOAD(syscall_loop);
+    for (unsigned try = 0; try < 50 && (try == 0 || *spun - before < 1500); try++) {
+        before = *spun;
+        for (unsigned i = 0; i < 2000; i++)
+            short_turn();
+    }
+    cr_expect_geq(*spun - before, 1500);
+    cr_expect(!w->shares);
+}
+
+/* Their threads would spin where the other one's is to run. */
+Test(uw, worlds_that_take_turns_share_the_cpu)
+{
+    struct uworld *one = w, *other = uw_get(pool);
+    cr_assert_not_null(other);
+    LOAD(syscall_loop);
+    w = other;
+    LOAD(syscall_loop);
+    uint64_t parted = uw_counts(pool)->parted;
+    for (unsigned i = 0; i < 1000; i++) {
+        w = i % 2 ? one : other;
+        short_turn();
+    }
+    cr_expect_eq(uw_counts(pool)->parted, parted);
+    uw_put(other);
+    w = one;
+}
+
+/* A world that is told of turns that took so many ticks. */
+static void told(unsigned turns, uint64_t ticks, bool follows)
+{
+    for (unsigned i = 0; i < turns; i++) {
+        w->follows = follows;
+        w->pause = 0;
+        uw_cpu_after(w, ticks);
+    }
+}
+
+Test(uw, worlds_part_and_meet_for_what_it_saves)
+{
+    if (!several_cpus())
+        cr_skip_test("one CPU");
+    uint64_t longer = 2 * pool->spin_max;
+    told(1000, longer, true);
+    cr_expect(w->shares, "nobody spins for long turns");
+    told(1000, 0, false);
+    cr_expect(w->shares, "others run in between");
+    told(31, 0, true);
+    cr_expect(w->shares);
+    told(1, 0, true);
+    cr_expect(!w->shares, "short turns one after the other");
+    told(4, longer, true);
+    cr_expect(!w->shares, "CPUs wake up");
+    for (unsigned i = 0; i < 20; i++) {
+        told(1, longer, true);
+        told(40, 0, true);
+    }
+    cr_expect(!w->shares, "few long turns are paid for by many short ones");
+    told(3, longer, true);
+    cr_expect(w->shares);
+    told(40, 0, true);
+    cr_expect(!w->shares, "it had been right to part");
+    told(4 + 3, longer, true);
+    told(32, 0, true);
+    cr_expect(w->shares, "it had not: twice as many");
+    told(96, 0, true);
+    cr_expect(!w->shares);
+    told(4 + 12, 0, false);
+    cr_expect(w->shares, "others run in between");
 }
 
 /* ---- 32-bit code ---- */
