@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """That the runner's checks can fail: real runs of every setting of ringdown, reported as if they had been another's, with a result or an
-account that was falsified. usage: test_modes.py BUILD RINGDOWN FOLDER"""
+account that was falsified. Before that, that the account of each of these runs adds up to its wall time. usage: test_modes.py BUILD RINGDOWN FOLDER"""
 import copy
 import itertools
 import json
@@ -11,7 +11,7 @@ import sys
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
 sys.dont_write_bytecode = True
-from rdbench import engines, store  # noqa: E402
+from rdbench import account, engines, store  # noqa: E402
 
 MODES = ("window", "soft", "direct", "auto", "trap")
 # What cannot be told apart: (claimed, real). Under user=auto a guest may do nothing that is worth promoting.
@@ -69,11 +69,12 @@ def failed_run(records):
 def main(build, ringdown, folder):
     runs = os.path.join(folder, "runs")
     status, text = bench("--no-build", "--build", build, "--ringdown", ringdown, "--overwrite", "--out", runs, "--suites", "linux", "--rounds", "1", "--engines",
-                         "native," + ",".join(MODES), "--samples", "3", "--warm", "60", "--only", "qsort-4000,sha256-block,fork-wait")
+                         "native," + ",".join(MODES), "--samples", "3", "--warm", "1200", "--only", "qsort-4000,sha256-block,fork-wait")
     if status:
         return ["the run itself: " + text[-2000:]]
     st = store.Store(runs).load()
-    bad = list(confusions({r["engine"]: r for r in st.records if r["engine"] in MODES}))
+    bad = ["%s: too short for its account to be judged" % r["engine"] for r in st.records if r["engine"] in MODES and not account.judged(r["counters"])]
+    bad += list(confusions({r["engine"]: r for r in st.records if r["engine"] in MODES}))
     for change, want in ((lambda r: None, None), (other_result, "results differ: linux/sha256-block"), (short_account, "adds up to 94.0 %"),
                          (swapped, "the soft path made window mappings"), (failed_run, "timed out")):
         bad += falsified(os.path.join(folder, "false"), st.records, st.header, change, want)

@@ -31,11 +31,16 @@ CHECKED_SECONDS = 4.0
 TOLERANCE = 0.05
 
 
+def judged(counters):
+    t = (counters or {}).get("time")
+    return bool(t) and t["wall_ns"] >= CHECKED_SECONDS * 1e9
+
+
 def problem(counters):
     """What is wrong with the account of one run, or None."""
-    t = (counters or {}).get("time")
-    if not t or t["wall_ns"] < CHECKED_SECONDS * 1e9:
+    if not judged(counters):
         return None
+    t = counters["time"]
     if abs(t["sum_ns"] / t["wall_ns"] - 1) > TOLERANCE:
         return "the account of time adds up to %.1f %% of the wall time" % (100 * t["sum_ns"] / t["wall_ns"])
     return None

@@ -8,7 +8,7 @@ UNKNOWN = "NOT EXPLAINED"
 
 
 def rows(data, suites, engines, skipped, broken=()):
-    """suites, engines: objects, those that the run was asked for. skipped: {engine: why}. broken: (suite, engine) whose run failed.
+    """suites, engines: objects, those that the run was asked for. skipped: {engine or suite: why}. broken: (suite, engine) whose run failed.
 
     Yields (suite or "all", engine, [workload] or [] for all of them, why).
     """
@@ -16,7 +16,9 @@ def rows(data, suites, engines, skipped, broken=()):
         if e.name in skipped:
             yield "all", e.name, [], skipped[e.name]
     for s in suites:
-        for e in engines:
+        if s.name in skipped:
+            yield s.name, "all", [], skipped[s.name]
+        for e in engines if s.name not in skipped else ():
             if e.name in skipped:
                 continue
             if not s.runs_on(e):

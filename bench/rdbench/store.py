@@ -3,6 +3,10 @@ import json
 import os
 
 
+class Unusable(Exception):
+    pass
+
+
 class Store:
     def __init__(self, folder):
         self.folder = folder
@@ -20,6 +24,8 @@ class Store:
                     self.header = item
                 else:
                     self.records.append(item)
+        if not isinstance(self.header, dict) or "rounds" not in self.header:
+            raise Unusable("%s holds no results of a run" % self.path)
         return self
 
     def start(self, header):

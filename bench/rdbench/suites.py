@@ -204,9 +204,7 @@ class Linux:
         self.busybox = os.path.join(found["busybox-" + user], "busybox")
         self.program = ctx.program("work-" + user)
         self.initrd = os.path.join(ctx.build, "bench", "initrd-%s.gz" % user)
-        subprocess.run([os.path.join(ctx.root, "tests/boot/mkinitramfs"), "-o", self.initrd, "-a", user,
-                        "-p", "init=" + ctx.program("init-" + user), "-p", "bin/work=" + self.program], check=True,
-                       stdout=subprocess.DEVNULL)
+        initramfs(ctx, self.initrd, user, "init=" + ctx.program("init-" + user), "bin/work=" + self.program)
 
     def run(self, engine, ctx):
         if engine.kind == "native":
@@ -302,14 +300,13 @@ class Macro(Linux):
         fetch = os.path.join(ctx.root, "tests/boot/fetch")
         self.kernel = os.path.join(fetch_dirs(fetch, "amd64")["amd64"], "vmlinuz")
         self.world = os.path.join(ctx.build, "bench", "macro-world")
-        subprocess.run([os.path.join(ctx.root, "bench/linux/macro-world"), self.world, ctx.program("macro-amd64")], check=True)
+        tool(os.path.join(ctx.root, "bench/linux/macro-world"), self.world, ctx.program("macro-amd64"))
         initrd = os.path.join(ctx.build, "bench", "initrd-macro.cpio")
         files = ["init=" + ctx.program("init-amd64"), "bin/work=" + ctx.program("macro-amd64")]
         for folder, _, names in os.walk(self.world):
             at = os.path.normpath(os.path.join("w", os.path.relpath(folder, self.world)))
             files += ["%s/%s=%s" % (at, n, os.path.join(folder, n)) for n in names if n != "macro"]
-        subprocess.run([os.path.join(ctx.root, "tests/boot/mkinitramfs"), "-o", initrd, "-a", "amd64", "-u", "-d", "w", "-d", "w/lib"]
-                       + [x for f in files for x in ("-p", f)], check=True, stdout=subprocess.DEVNULL)
+        initramfs(ctx, initrd, "amd64", *files, options=("-u", "-d", "w", "-d", "w/lib"))
         self.initrd = initrd
 
 
@@ -346,8 +343,7 @@ class Scale(Linux):
         super().prepare(ctx)
         self.small_initrd = self.initrd
         self.initrd = os.path.join(ctx.build, "bench", "initrd-scale.gz")
-        subprocess.run([os.path.join(ctx.root, "tests/boot/mkinitramfs"), "-o", self.initrd, "-a", "amd64", "-p", "init=" + ctx.program("init-amd64"),
-                        "-p", "bin/work=" + ctx.program("scale-amd64")], check=True, stdout=subprocess.DEVNULL)
+        initramfs(ctx, self.initrd, "amd64", "init=" + ctx.program("init-amd64"), "bin/work=" + ctx.program("scale-amd64"))
 
     def run(self, engine, ctx):
         # A process of User-mode Linux is killed where the host's mappings end: see why_not().
@@ -375,9 +371,21 @@ class Scale(Linux):
         return {**out, "ram-fork@%d" % mib: forks} if forks else out
 
 
+def tool(*command):
+    """Runs one of our scripts; what it has to say goes to stderr. Returns its output."""
+    p = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, check=False)
+    if p.returncode:
+        raise Failed("%s failed" % " ".join([os.path.relpath(command[0])] + [w for w in command[1:4] if not w.startswith(("-", "/"))]))
+    return p.stdout
+
+
+def initramfs(ctx, to, arch, *files, options=()):
+    """files: PATH_IN_THE_GUEST=SOURCE"""
+    tool(os.path.join(ctx.root, "tests/boot/mkinitramfs"), "-o", to, "-a", arch, *options, *(x for f in files for x in ("-p", f)))
+
+
 def fetch_dirs(fetch, *names):
-    p = subprocess.run([fetch, *names], stdout=subprocess.PIPE, text=True, check=True)
-    return dict(line.split(" ", 1) for line in p.stdout.splitlines())
+    return dict(line.split(" ", 1) for line in tool(fetch, *names).splitlines())
 
 
 def all_suites():
