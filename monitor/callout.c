@@ -26,7 +26,7 @@ static bool account(struct vcpu *v, uint32_t old_key)
     if ((old_key & CPU_KEY_CPL) == CPU_KEY_CPL) {
         user_clock_stop(v);
         if (v->c.cpl != 3) {
-            direct_account(v, p->user_ticks);
+            direct_account(v, p->user_ticks, TIER_CALL);
             p->user_ticks = 0;
         }
     }

@@ -202,7 +202,7 @@ bool direct_careful(struct vcpu *v)
     return s->cr3 == cr3_base(v) && s->tier.direct && !s->refused && direct_is_careful(s, v->c.rip);
 }
 
-void direct_account(struct vcpu *v, uint64_t ticks)
+void direct_account(struct vcpu *v, uint64_t ticks, enum tier_end how)
 {
     struct direct *d = v->priv->direct;
     struct space *s = space_slot(d, cr3_base(v));
@@ -213,10 +213,8 @@ void direct_account(struct vcpu *v, uint64_t ticks)
         space_of(v);
         return;
     }
-    if (s->tier.direct || s->refused || !tier_translated(&s->tier, &d->costs, ticks))
-        return;
-    v->stats->uw_promoted++;
-    v->stats->uw_promoted_again += s->tier.why == TIER_WHY_SLOWER;
+    if (!s->tier.direct && !s->refused)
+        direct_account_translated(v, s, ticks, how);
 }
 
 /* Spaces end without telling. One whose root table is empty soon after it ran has; its account is not the next owner's. */
@@ -429,7 +427,7 @@ enum direct_result direct_run(struct vcpu *v)
     }
     if (e.kind != UW_DEAD && state_out(v, s, &given, &u))
         return DIRECT_FAULT;
-    uint64_t hidden = v->stats->uw_hidden, apart = v->stats->uw_apart;
+    uint64_t hidden = v->stats->uw_hidden, calls = v->stats->uw_syscalls, apart = v->stats->uw_apart;
     enum direct_result result = event(v, s, &e);
     uint64_t ns = ran * 1024 / d->ticks_per_1024ns;
     if (v->stats->uw_hidden == hidden)
@@ -439,9 +437,13 @@ enum direct_result direct_run(struct vcpu *v)
         direct_note_apart(s, given.rip, now - s->apart_ns);
         s->apart_ns = now;
     }
+    struct tier_turn turn = {.before = start - since, .ran = ran, .after = __builtin_ia32_rdtsc() - start - ran};
+    turn.how = v->stats->uw_syscalls != calls  ? TIER_CALL
+               : v->stats->uw_hidden != hidden ? TIER_HIDDEN
+               : result == DIRECT_FAULT        ? TIER_FAULT
+                                               : TIER_OTHER;
     if (s->world)
-        direct_account_turn(v, s, since, ran,
-                            e.kind != UW_KICK && v->stats->uw_hidden == hidden && result != DIRECT_STEP);
+        direct_account_turn(v, s, &turn);
     return result;
 }
 

@@ -8,6 +8,7 @@
 #ifndef MONITOR_DIRECT_H
 #define MONITOR_DIRECT_H
 #include "monitor/engine.h"
+#include "monitor/tier.h"
 #include "monitor/vcpu.h"
 
 struct direct;
@@ -32,8 +33,8 @@ bool direct_careful(struct vcpu *v);
 enum direct_result direct_run(struct vcpu *v);
 /* At the end of vcpu_run: takes back what ended processes have left. */
 void direct_rest(struct vcpu *v);
-/* Translated user code ran for this many TSC ticks and then entered the kernel. nofpu. */
-void direct_account(struct vcpu *v, uint64_t ticks);
+/* Translated user code ran for this many TSC ticks and then entered the kernel, for this reason. nofpu. */
+void direct_account(struct vcpu *v, uint64_t ticks, enum tier_end how);
 /* TLB events. nofpu. */
 void direct_cr3_loaded(struct vcpu *v);
 void direct_invlpg(struct vcpu *v, uint64_t lin);

@@ -41,8 +41,9 @@ struct space {
     bool ended;   /* its root table was found empty: who has it now is another one */
     bool narrow;  /* has run 32-bit code: DIR-2 */
     struct tier tier;
-    uint64_t world_ns, run_ticks, apart_ns; /* CPU time of the world, time by the clock in it, since the window began */
-    uint64_t emptied_ns;        /* what being emptied by the host has cost and good turns have not paid off yet */
+    uint64_t world_ns,
+        apart_ns;        /* CPU time of the world when the window began; at the last turn that ended at a page apart */
+    uint64_t emptied_ns; /* what being emptied by the host has cost and good turns have not paid off yet */
     uint8_t apart[APART_SLOTS]; /* short turns in a row that began in a page and ended at one that runs translated */
     uint64_t used;              /* for choosing a victim */
     uint64_t fault_lin;         /* last address that was the guest's own fault: likely to be there now; ~0 = none */
@@ -74,9 +75,10 @@ void direct_measure(struct direct *d, struct stats *st);
 void direct_new_space(struct direct *d, struct space *s, uint64_t cr3);
 /* The space has got a world. */
 void direct_start_window(struct space *s);
-/* A turn that began at these ticks and of which so many were spent in uw_run; entered: it ended in the guest's kernel by what the
- * program did. May take the world away. */
-void direct_account_turn(struct vcpu *v, struct space *s, uint64_t since, uint64_t run_ticks, bool entered);
+/* Translated user code of the space ran and ended that way. True: it will run directly. nofpu. */
+bool direct_account_translated(struct vcpu *v, struct space *s, uint64_t ticks, enum tier_end how);
+/* A turn of its world. */
+void direct_account_turn(struct vcpu *v, struct space *s, const struct tier_turn *turn);
 uint64_t direct_world_ns(const struct space *s);
 
 /* -- direct_map.c -- */

@@ -1,5 +1,6 @@
 /* monitor/direct_tier.c - what turns of direct execution cost, at start-up and since; the policy itself is tier.c. */
 #include "base/clock.h"
+#include "base/log.h"
 #include "monitor/direct_int.h"
 #include <string.h>
 
@@ -52,13 +53,14 @@ void direct_measure(struct direct *d, struct stats *st)
         turn = USUAL_TURN_NS * d->ticks_per_1024ns / 1024;
     if (map == ~0ull)
         map = USUAL_MAP_NS * d->ticks_per_1024ns / 1024;
-    d->costs = (struct tier_costs){.bare_turn = turn, .turn = turn + map / 2, .move = MOVE_PAGES * (turn + map)};
+    tier_costs_init(&d->costs, turn, map, MOVE_PAGES);
     st->uw_cost_turn_ns = turn * 1024 / d->ticks_per_1024ns;
     st->uw_cost_map_ns = map * 1024 / d->ticks_per_1024ns;
 }
 
 void direct_new_space(struct direct *d, struct space *s, uint64_t cr3)
 {
+    tier_end(&s->tier, &d->costs);
     *s = (struct space){.cr3 = cr3, .fault_lin = ~0ull, .stale = true};
     tier_init(&s->tier);
     s->tier.direct = d->mode == VM_USER_DIRECT;
@@ -71,25 +73,63 @@ uint64_t direct_world_ns(const struct space *s)
     return clock_getcpuclockid(uw_pid(s->world), &id) ? 0 : clock_ns(id);
 }
 
-void direct_start_window(struct space *s)
+void direct_start_window(struct space *s) { s->world_ns = direct_world_ns(s); }
+
+static long long us(const struct direct *d, int64_t ticks)
 {
-    s->world_ns = direct_world_ns(s);
-    s->run_ticks = 0;
+    return (long long)(ticks * 1024 / (int64_t)d->ticks_per_1024ns / 1000);
 }
 
-void direct_account_turn(struct vcpu *v, struct space *s, uint64_t since, uint64_t run_ticks, bool entered)
+static void log_move(struct vcpu *v, const struct space *s, const struct tier *was)
+{
+    static const char *const why[] = {"", "gain", "slower since demotion", "entries", "moving in"};
+    const struct direct *d = v->priv->direct;
+    const struct tier *t = &s->tier;
+    log_line(LOG_TIER,
+             "%llu us: %llx %s: %s; balance %lld us, ratio %u.%02u, %u entries in %u turns, %lld us, moving %lld of "
+             "%lld; saved %lld, in all %lld, "
+             "distrust %u, trust %u; turn %lld fault %lld first %lld us",
+             (unsigned long long)(clock_now_ns() / 1000), (unsigned long long)s->cr3,
+             t->direct ? "promoted" : "demoted", why[t->why], us(d, was->balance), t->ratio / 16u,
+             t->ratio % 16u * 100 / 16, was->w.entries, was->w.turns, us(d, (int64_t)was->w.ticks),
+             us(d, (int64_t)was->invested), us(d, (int64_t)was->grant), us(d, was->saved), us(d, t->profit),
+             t->distrust, t->trust, us(d, (int64_t)d->costs.turn[TIER_CALL]), us(d, (int64_t)d->costs.turn[TIER_FAULT]),
+             us(d, (int64_t)d->costs.first));
+}
+
+bool direct_account_translated(struct vcpu *v, struct space *s, uint64_t ticks, enum tier_end how)
 {
     struct direct *d = v->priv->direct;
-    s->run_ticks += run_ticks;
-    if (d->mode != VM_USER_AUTO || !tier_turn(&s->tier, __builtin_ia32_rdtsc() - since, entered))
+    struct tier was;
+    if (log_on(TIER))
+        was = s->tier;
+    if (!tier_translated(&s->tier, &d->costs, ticks, how))
+        return false;
+    fpu_leave(v);
+    v->stats->uw_promoted++;
+    v->stats->uw_promoted_again += s->tier.why == TIER_WHY_SLOWER;
+    if (log_on(TIER))
+        log_move(v, s, &was);
+    if (s->world)
+        direct_start_window(s);
+    return true;
+}
+
+void direct_account_turn(struct vcpu *v, struct space *s, const struct tier_turn *turn)
+{
+    struct direct *d = v->priv->direct;
+    if (d->mode != VM_USER_AUTO || !tier_turn(&s->tier, &d->costs, turn))
         return;
     /* The world's CPU time has its spinning for the monitor in it, time by the clock has other processes in it: the smaller one is
-     * nearer. */
+     * nearer (tier_judge). */
+    struct tier was = s->tier;
     uint64_t cpu = (direct_world_ns(s) - s->world_ns) * d->ticks_per_1024ns / 1024;
-    if (tier_judge(&s->tier, &d->costs, cpu < s->run_ticks ? cpu : s->run_ticks)) {
-        v->stats->uw_demoted++;
-        direct_drop_world(d, s);
+    if (!tier_judge(&s->tier, &d->costs, cpu)) {
+        direct_start_window(s);
         return;
     }
-    direct_start_window(s);
+    /* It keeps its world: what is mapped there is compared with the guest's tables when it comes back. */
+    v->stats->uw_demoted++;
+    if (log_on(TIER))
+        log_move(v, s, &was);
 }

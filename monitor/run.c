@@ -371,11 +371,22 @@ static enum step single_step(struct vcpu *v)
 
 /* ---- events between instructions ---- */
 
+/* Translated user code has ended that way; system calls that do not leave the TC see to it themselves (callout.c). */
+static void account_user(struct vcpu *v, enum tier_end how)
+{
+    struct vcpu_priv *p = v->priv;
+    if (!p->user_ticks)
+        return;
+    direct_account(v, p->user_ticks, how);
+    p->user_ticks = 0;
+}
+
 static enum step deliver_interrupt(struct vcpu *v, int vector)
 {
     struct guest_fault f = {.vector = (uint8_t)vector};
     v->halted = false;
     v->stats->interrupts++;
+    account_user(v, TIER_OTHER); /* its handler may return without leaving the TC: nobody else would */
     return deliver(v, EXC_INTERRUPT, &f);
 }
 
@@ -489,13 +500,10 @@ static enum step user_step(struct vcpu *v)
  * on the other (tc_go_on). */
 static enum step counted_step(struct vcpu *v)
 {
-    struct vcpu_priv *p = v->priv;
     enum step s = v->c.cpl == 3 ? user_step(v) : block_step(v, 0);
     user_clock_stop(v);
-    if (v->c.cpl != 3 && p->user_ticks) {
-        direct_account(v, p->user_ticks);
-        p->user_ticks = 0;
-    }
+    if (v->c.cpl != 3)
+        account_user(v, TIER_FAULT);
     return s;
 }
 

@@ -3,131 +3,271 @@
 
 #define RATIO_GUESS 64u /* four times */
 #define RATIO_MIN 20u
-#define RATIO_MAX 1024u
-#define WINDOW_ENTRIES 64u
-#define WINDOW_MOVES 4u /* a window is also full after so many times the cost of moving */
-#define PROBATION_ENTRIES 128u
-#define DOUBLINGS_MAX 5u
+#define RATIO_MAX 800u
+#define WINDOW_TURNS 64u
+#define WINDOW_MOVES 4u     /* a window of translated code is also full after so many times the cost of moving */
+#define WARM_UP_ENTRIES 16u /* after a demotion: they translate what has not run translated yet */
+#define STEADY_ENTRIES 8u
+#define STEADY 8u /* a window in which no stretch is longer than so many average ones tells something about others */
+#define DISTRUST_MAX 5u
+#define TRUST_MAX 3u
 #define WAIT_TURNS 64u
-#define HOLD 16u        /* windows; doubled with each mistake */
-#define TRUST_MOVES 32u /* direct execution that has saved so many moves forgets one that did not pay */
+#define HOLD_MOVES 32u  /* a measured ratio stays for so many times the cost of moving; doubled with each mistake */
+#define CALM_MOVES 32u  /* distrust and trust go down by one after so many */
+#define LONG_TURNS 64u  /* turns of direct execution add nothing to speak of to a stretch that is so many long */
+#define BACK_SHARE 8u   /* the cost of moving into a world that has been kept: so much less */
+#define LEAVE_SHARE 4u  /* and of leaving it */
+#define CREDIT_MOVES 2u /* what direct execution has saved lately makes up for so much */
+#define GRANT_MAX 8u    /* moves */
+#define FIRST_MAX 8u
+#define LEARN_SHARE 8u
 
-void tier_init(struct tier *t) { *t = (struct tier){.ratio = RATIO_GUESS}; }
-
-static void start_window(struct tier *t)
+void tier_costs_init(struct tier_costs *c, uint64_t bare_turn, uint64_t map, unsigned move_pages)
 {
-    t->entries = t->turns = 0;
-    t->ticks = 0;
+    *c = (struct tier_costs){.bare_turn = bare_turn, .move = move_pages * (bare_turn + map)};
+    c->floor[TIER_CALL] = bare_turn;
+    c->floor[TIER_FAULT] = bare_turn + map;
+    c->turn[TIER_CALL] = c->floor[TIER_CALL];
+    c->turn[TIER_FAULT] = c->floor[TIER_FAULT];
+    c->first = c->move;
 }
 
-static uint8_t one_more(uint8_t n) { return n < DOUBLINGS_MAX ? n + 1 : n; }
+void tier_init(struct tier *t) { *t = (struct tier){.ratio = RATIO_GUESS, .last = TIER_OTHER}; }
 
-static uint64_t per_entry(uint64_t ticks, uint64_t entries) { return ticks / (entries ? entries : 1); }
+static void start_window(struct tier *t) { t->w = (struct tier_window){.turns = 0}; }
+
+static uint64_t ratio_of(uint64_t a, uint64_t b) { return a / (b ? b : 1); }
+
+static uint64_t clamp(uint64_t n, uint64_t least, uint64_t most) { return n < least ? least : n > most ? most : n; }
+
+/* Promotions that nobody lived to gain from make first ones dearer, as much as they cost; others make them cheaper again. */
+void tier_end(struct tier *t, struct tier_costs *c)
+{
+    int64_t most = 2 * (int64_t)c->move, profit = t->profit - (t->direct ? (int64_t)t->w.moving : 0);
+    if (!t->promotions)
+        return;
+    profit = profit > most ? most : profit < -most ? -most : profit;
+    int64_t first = (int64_t)c->first - profit / (int64_t)LEARN_SHARE;
+    c->first = first < (int64_t)c->move / 2 ? c->move / 2 : clamp((uint64_t)first, 0, FIRST_MAX * c->move);
+}
+
+static uint8_t one_more(uint8_t n, uint8_t most) { return n < most ? n + 1 : n; }
 
 /* What was measured in one phase of a program is no truth for ever. */
-static void age_ratio(struct tier *t)
+static void pass_time(struct tier *t, const struct tier_costs *c, uint64_t ticks)
 {
-    if (t->hold && --t->hold)
+    t->calm += ticks;
+    if (t->calm >= CALM_MOVES * c->move) {
+        t->calm = 0;
+        t->distrust -= t->distrust > 0;
+        t->trust -= t->trust > 0;
+    }
+    if (t->hold > ticks) {
+        t->hold -= ticks;
         return;
+    }
+    t->hold = c->move;
     t->ratio = (uint16_t)(t->ratio + ((int)RATIO_GUESS - (int)t->ratio) / 8);
+}
+
+/* A window in which nothing stands out, of the program's own entries: another one of the kind can be compared with it. */
+static bool steady(const struct tier_window *w)
+{
+    return w->entries >= STEADY_ENTRIES && w->longest < STEADY * (w->ticks / w->turns);
+}
+
+/* From the time for an entry one way and the other. False: that is no ratio, but another phase of the program. */
+static bool learn_ratio(struct tier *t, const struct tier_costs *c, uint64_t translated, uint64_t native)
+{
+    uint64_t ratio = ratio_of(translated * 16, native);
+    if (ratio < 12 || ratio > RATIO_MAX)
+        return false;
+    t->ratio = (uint16_t)clamp(ratio, RATIO_MIN, RATIO_MAX);
+    t->hold = HOLD_MOVES * c->move << t->trust;
+    return true;
 }
 
 static void move(struct tier *t, bool direct, enum tier_why why)
 {
     t->direct = direct;
-    t->probation = !direct;
+    t->probation = direct ? 1 : 2;
     t->why = why;
     t->balance = 0;
     t->saved = 0;
+    t->invested = 0;
+    t->last = TIER_OTHER;
     start_window(t);
 }
 
-/* The first window after a demotion: faster, entry by entry, or slower than before? Also shows the ratio. */
-static bool end_probation(struct tier *t)
+/* ---- translated ---- */
+
+/* What promotion takes: what it will cost, as far as anyone can tell. */
+static uint64_t needed(const struct tier *t, const struct tier_costs *c)
 {
-    uint64_t now = per_entry(t->ticks, t->entries), before = t->direct_ticks;
-    uint64_t ratio = now * 16 / (t->direct_user ? t->direct_user : 1);
-    t->ratio = ratio < RATIO_MIN ? RATIO_MIN : ratio > RATIO_MAX ? RATIO_MAX : (uint16_t)ratio;
-    t->hold = HOLD << t->trust;
-    t->probation = false;
+    uint64_t need = (t->promotions ? c->move / BACK_SHARE : c->first) << t->distrust;
+    if (t->why == TIER_WHY_MOVING && need < t->grant)
+        need = t->grant; /* so much was not enough; the next time it is twice as much */
+    return t->probation && need < c->move ? c->move : need; /* what is being measured is not guessed */
+}
+
+static void promote(struct tier *t, const struct tier_costs *c, enum tier_why why)
+{
+    uint64_t need = needed(t, c);
+    if (steady(&t->w))
+        t->before = ratio_of(t->w.ticks, t->w.entries);
+    t->grant = clamp(2 * need, 2 * c->move, GRANT_MAX * c->move);
+    t->allowance = t->grant;
+    t->promotions++;
+    int64_t credit = t->balance < (int64_t)(CREDIT_MOVES * c->move) ? t->balance : (int64_t)(CREDIT_MOVES * c->move);
+    move(t, true, why);
+    t->balance =
+        credit > 0 ? -credit : 0; /* a stretch may be over before it is known how long it was: more like it may come */
+}
+
+/* The first window after a demotion, when what it needs has been translated: faster, entry by entry, or slower than before? */
+static bool slower(struct tier *t, const struct tier_costs *c)
+{
+    uint64_t now = ratio_of(t->w.ticks, t->w.entries);
+    bool same = steady(&t->w) && learn_ratio(t, c, now, t->native);
+    if (!same || now <= t->before + t->before / 4)
+        return false;
+    t->trust = one_more(t->trust, TRUST_MAX);
+    t->calm = 0;
+    return true;
+}
+
+static void gain(struct tier *t, const struct tier_costs *c, uint64_t ticks, enum tier_end how)
+{
+    uint64_t turn = how == TIER_FAULT ? c->turn[TIER_FAULT] : c->turn[TIER_CALL];
+    uint64_t ratio = t->ratio;
+    if (ticks >= LONG_TURNS * turn && ratio < RATIO_GUESS)
+        ratio = RATIO_GUESS; /* whatever it is: next to nothing can be lost */
+    int64_t least = -(int64_t)(c->move / LEAVE_SHARE), sum = t->balance + (int64_t)(ticks - ticks * 16 / ratio - turn);
+    t->balance = sum < least ? least : sum;
+}
+
+/* A busy host does not stay so. */
+static void forget_turns(struct tier_costs *c)
+{
+    for (unsigned i = 0; i <= TIER_FAULT; i++)
+        c->turn[i] -= (c->turn[i] - c->floor[i]) / 64;
+}
+
+bool tier_translated(struct tier *t, struct tier_costs *c, uint64_t ticks, enum tier_end how)
+{
+    struct tier_window *w = &t->w;
+    w->turns++;
+    w->entries += how <= TIER_FAULT;
+    w->ticks += ticks;
+    w->longest = ticks > w->longest ? ticks : w->longest;
+    gain(t, c, ticks, how);
+    if (t->balance >= (int64_t)needed(t, c)) {
+        promote(t, c, t->probation && slower(t, c) ? TIER_WHY_SLOWER : TIER_WHY_GAIN);
+        return true;
+    }
+    if (w->entries < (t->probation == 2 ? WARM_UP_ENTRIES : WINDOW_TURNS) && w->ticks < WINDOW_MOVES * c->move)
+        return false;
+    if (t->probation == 1 && slower(t, c)) {
+        promote(t, c, TIER_WHY_SLOWER);
+        return true;
+    }
+    t->probation -= t->probation > 0;
+    if (!t->probation)
+        t->before = steady(w) ? ratio_of(w->ticks, w->entries) : 0;
+    forget_turns(c);
+    pass_time(t, c, w->ticks);
     start_window(t);
-    if (now <= before + before / 4)
-        return false;
-    t->trust = one_more(t->trust);
-    t->hold = HOLD << t->trust;
-    return true;
+    return false;
 }
 
-bool tier_translated(struct tier *t, struct tier_costs *c, uint64_t ticks)
+/* ---- direct ---- */
+
+bool tier_turn(struct tier *t, const struct tier_costs *c, const struct tier_turn *turn)
 {
-    t->entries++;
-    t->ticks += ticks;
-    bool full = t->ticks >= WINDOW_MOVES * c->move;
-    if (t->probation) {
-        if (t->entries < PROBATION_ENTRIES && !full)
-            return false;
-        if (end_probation(t)) {
-            move(t, true, TIER_WHY_SLOWER);
-            return true;
-        }
-        return false;
+    struct tier_window *w = &t->w;
+    uint64_t ticks = turn->before + turn->ran + turn->after;
+    w->turns++;
+    w->entries += turn->how <= TIER_FAULT;
+    w->ticks += ticks;
+    w->ran += turn->ran;
+    w->longest = ticks > w->longest ? ticks : w->longest;
+    if (turn->how == TIER_HIDDEN)
+        w->moving += turn->after + c->bare_turn;
+    if (t->last == TIER_HIDDEN)
+        w->moving += turn->before;
+    if (turn->how <= TIER_FAULT) {
+        w->n[turn->how]++;
+        w->extra[turn->how] += turn->after;
     }
-    if (t->entries >= WINDOW_ENTRIES || full) {
-        start_window(t);
-        age_ratio(t);
-        c->turn -= (c->turn - c->bare_turn) / 64; /* a busy host does not stay so */
+    if (t->last <= TIER_FAULT) /* the page that the guest's kernel was asked for is entered before the next turn */
+        w->extra[t->last] += turn->before;
+    t->last = (uint8_t)turn->how;
+    return w->turns >= WINDOW_TURNS || (w->ticks >> 26); /* tens of ms */
+}
+
+/* What turns cost here and now. waited: for the CPU, for each of them. */
+static void learn_turns(const struct tier_window *w, struct tier_costs *c, uint64_t waited)
+{
+    for (unsigned i = 0; i <= TIER_FAULT; i++) {
+        if (w->n[i] < WINDOW_TURNS / 4)
+            continue;
+        uint64_t turn = c->bare_turn + waited + w->extra[i] / w->n[i];
+        c->turn[i] = (7 * c->turn[i] + (turn < c->floor[i] ? c->floor[i] : turn)) / 8;
     }
-    t->balance += (int64_t)(ticks - ticks * 16 / t->ratio - c->turn);
-    if (t->balance < 0)
-        t->balance = 0;
-    if (t->balance < (int64_t)(c->move << t->distrust))
-        return false;
-    move(t, true, TIER_WHY_GAIN);
-    return true;
 }
 
-bool tier_turn(struct tier *t, uint64_t ticks, bool entered)
+/* What is left of moving in when it has used up what it may cost. */
+static uint64_t invest(struct tier *t, uint64_t moving)
 {
-    t->entries += entered;
-    t->turns++;
-    t->ticks += ticks;
-    return t->turns >= WINDOW_ENTRIES || (t->ticks >> 26); /* tens of ms */
+    uint64_t granted = moving < t->allowance ? moving : t->allowance;
+    t->allowance -= granted;
+    t->invested += moving;
+    return moving - granted;
 }
 
-/* A good past is no reason to go on at a loss for long. */
-static void note_savings(struct tier *t, const struct tier_costs *c, int64_t loss)
+static void demote(struct tier *t, const struct tier_costs *c, enum tier_why why)
 {
-    int64_t least = -(int64_t)c->move;
-    t->balance = t->balance + loss < least ? least : t->balance + loss;
-    t->saved -= loss;
-    if (t->saved < (int64_t)(TRUST_MOVES * c->move))
-        return;
-    t->saved -= TRUST_MOVES * c->move / 2;
-    t->distrust -= t->distrust > 0;
+    bool paid = t->saved >= (int64_t)(t->invested + c->move / BACK_SHARE);
+    if (why != TIER_WHY_MOVING) {
+        t->distrust = paid ? t->distrust - (t->distrust > 0) : one_more(t->distrust, DISTRUST_MAX);
+        t->calm = 0;
+    }
+    move(t, false, why);
 }
 
 bool tier_judge(struct tier *t, struct tier_costs *c, uint64_t world_ticks)
 {
-    uint64_t bare = t->turns * c->bare_turn, floor = bare / 8;
-    uint64_t spent = world_ticks < t->ticks ? world_ticks : t->ticks;
+    const struct tier_window *w = &t->w;
+    uint64_t bare = w->turns * c->bare_turn, least = bare / 8;
+    uint64_t spent = world_ticks < w->ran ? world_ticks : w->ran;
     /* Who waits for longer than that waits for the CPU, which others have: no tier could help. */
-    uint64_t waited = t->ticks - spent, limit = WAIT_TURNS * bare;
-    uint64_t cost = spent + (waited < limit ? waited : limit);
-    uint64_t user = spent > bare + floor ? spent - bare : floor;
-    uint64_t turn = per_entry(cost > user ? cost - user : 0, t->turns);
-    if (t->turns >= WINDOW_ENTRIES / 4) {
-        turn = turn < c->bare_turn ? c->bare_turn : turn;
-        c->turn = (7 * c->turn + turn) / 8;
+    uint64_t waited = w->ran - spent, limit = WAIT_TURNS * bare;
+    waited = waited < limit ? waited : limit;
+    uint64_t user = spent > bare + least ? spent - bare : least;
+    uint64_t cost = spent + waited + (w->ticks - w->ran), moving = w->moving < cost ? w->moving : cost;
+    learn_turns(w, c, waited / w->turns);
+    /* Of user code that is short against a turn's own cost not much can be said. */
+    bool like_others = steady(w) && user >= bare / 2;
+    if (t->probation && t->before && like_others)
+        learn_ratio(t, c, t->before, ratio_of(user, w->entries));
+    t->probation = t->probation && !like_others && moving;
+    uint64_t over = invest(t, moving);
+    int64_t loss = (int64_t)(cost - moving - user * t->ratio / 16), floor = -(int64_t)(CREDIT_MOVES * c->move);
+    t->saved -= loss;
+    t->profit -= loss + (int64_t)moving;
+    loss += (int64_t)over;
+    /* A good past is no reason to go on at a loss for long. */
+    t->balance = t->balance + loss < floor ? floor : t->balance + loss;
+    if (!t->probation) {
+        t->before = ratio_of(cost - moving, w->entries);
+        t->native = like_others ? ratio_of(user, w->entries) : 0;
     }
-    note_savings(t, c, (int64_t)(cost - user * t->ratio / 16));
-    t->direct_ticks = per_entry(t->ticks, t->entries);
-    t->direct_user = per_entry(user, t->entries);
-    start_window(t);
-    age_ratio(t);
-    if (t->balance < (int64_t)(c->move << t->trust))
-        return false;
-    bool paid = t->saved >= (int64_t)c->move;
-    t->distrust = paid ? t->distrust - (t->distrust > 0) : one_more(t->distrust);
-    move(t, false, TIER_WHY_ENTRIES);
-    return true;
+    bool leave = t->balance >= (int64_t)((c->move / LEAVE_SHARE) << t->trust);
+    if (leave)
+        demote(t, c, over ? TIER_WHY_MOVING : TIER_WHY_ENTRIES);
+    else {
+        pass_time(t, c, w->ticks);
+        start_window(t);
+    }
+    return leave;
 }

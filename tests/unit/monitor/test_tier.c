@@ -2,71 +2,101 @@
  * `user` ticks on the CPU, `ratio` times as many translated, and a turn of direct execution costs `turn` more. */
 #include "monitor/tier.h"
 #include <criterion/criterion.h>
+#include <string.h>
 
 #define MS 2000000ull /* ticks */
 #define US 2000ull
 #define TICK_MS 4u /* the guest's timer interrupts every stretch */
+
+#define AROUND 16u /* pages that a hidden fault brings in */
 
 struct sim {
     struct tier t;
     struct tier_costs c;
     uint64_t clock, translated, direct; /* what it took; what it would have taken one way only */
     uint64_t world;                     /* CPU time of the world in this window */
+    unsigned pages, missing;            /* that the program uses; ... and that its world has not */
     unsigned promoted, demoted, slower;
 };
 
 static struct sim start(void)
 {
-    struct sim s = {.c = {.bare_turn = 2 * US, .turn = 4 * US, .move = 2 * MS}};
+    struct sim s;
+    memset(&s, 0, sizeof s);
+    tier_costs_init(&s.c, 2 * US, 8 * US, 100);
     tier_init(&s.t);
+    s.missing = s.pages = 50 * AROUND; /* a usual program: about 1 ms */
     return s;
 }
 
-static void stretch_translated(struct sim *s, uint64_t ticks)
+static void stretch_translated(struct sim *s, uint64_t ticks, enum tier_end how)
 {
     s->clock += ticks;
-    if (!tier_translated(&s->t, &s->c, ticks))
+    if (!tier_translated(&s->t, &s->c, ticks, how))
         return;
     s->promoted++;
     s->slower += s->t.why == TIER_WHY_SLOWER;
-    s->clock += s->c.move;
 }
 
-static void turn_direct(struct sim *s, uint64_t user, uint64_t turn, bool entered)
+static void one_turn(struct sim *s, uint64_t user, uint64_t extra, enum tier_end how)
 {
-    s->clock += user + turn;
-    s->world += user + s->c.bare_turn;
-    if (!tier_turn(&s->t, user + turn, entered))
+    struct tier_turn turn = {.ran = user + s->c.bare_turn, .after = extra, .how = how};
+    s->clock += turn.ran + turn.after;
+    s->world += turn.ran;
+    if (!tier_turn(&s->t, &s->c, &turn))
         return;
     s->demoted += tier_judge(&s->t, &s->c, s->world);
     s->world = 0;
 }
 
-/* n times `user` ticks of native work and a kernel entry. */
-static void run(struct sim *s, unsigned n, uint64_t user, unsigned ratio, uint64_t turn)
+/* turn: what one costs, the bare one included. Pages that are not there yet are touched on the way. */
+static void turn_direct(struct sim *s, uint64_t user, uint64_t turn, enum tier_end how)
+{
+    for (unsigned i = 0; s->missing && s->t.direct && i < 64; i++) {
+        s->missing -= s->missing < AROUND ? s->missing : AROUND;
+        one_turn(s, 0, 20 * US, TIER_HIDDEN);
+    }
+    one_turn(s, user, turn > s->c.bare_turn ? turn - s->c.bare_turn : 0, how);
+}
+
+/* n times `user` ticks of native work and an entry into the kernel of this kind. */
+static void run_to(struct sim *s, unsigned n, uint64_t user, unsigned ratio, uint64_t turn, enum tier_end how)
 {
     while (n--) {
         s->translated += user * ratio;
-        s->direct += user + turn;
+        s->direct += user + (turn > s->c.bare_turn ? turn : s->c.bare_turn);
         uint64_t left = user, slice = TICK_MS * MS;
-        while (!s->t.direct && left * ratio > slice) { /* the timer's interrupt counts as an entry there */
-            stretch_translated(s, slice);
-            left -= slice / ratio;
+        while (left) {
+            bool direct = s->t.direct;
+            uint64_t part = direct ? slice : slice / ratio, now = left < part ? left : part;
+            left -= now;
+            if (direct)
+                turn_direct(s, now, turn, left ? TIER_OTHER : how);
+            else
+                stretch_translated(s, now * ratio, left ? TIER_OTHER : how);
         }
-        if (!s->t.direct) {
-            stretch_translated(s, left * ratio);
-            continue;
-        }
-        for (; left > slice; left -= slice)
-            turn_direct(s, slice, turn, false);
-        turn_direct(s, left, turn, true);
+    }
+}
+static void run(struct sim *s, unsigned n, uint64_t user, unsigned ratio, uint64_t turn)
+{
+    run_to(s, n, user, ratio, turn, TIER_CALL);
+}
+
+/* The program touches so many pages that are new to its address space: a fault each, then they are there. */
+static void touch(struct sim *s, unsigned pages)
+{
+    for (unsigned i = 0; i < pages; i++) {
+        bool direct = s->t.direct;
+        run_to(s, 1, US / 4, 4, 14 * US, TIER_FAULT);
+        s->pages++;
+        s->missing += !direct;
     }
 }
 
 static uint64_t best(const struct sim *s) { return s->direct < s->translated ? s->direct : s->translated; }
 static void expect_near_best(const struct sim *s, unsigned percent)
 {
-    cr_expect_leq(s->clock * 100, best(s) * percent + 2000 * s->c.move,
+    cr_expect_leq(s->clock * 100, best(s) * percent + 500 * s->c.move,
                   "%.1f ms, directly %.1f, translated %.1f; %u/%u moves", (double)s->clock / MS, (double)s->direct / MS,
                   (double)s->translated / MS, s->promoted, s->demoted);
 }
@@ -198,7 +228,7 @@ Test(tier, busy_host_makes_turns_dear_but_not_computing_worse)
     struct sim s = start();
     run(&s, 500, 300 * US, 4, 200 * US);
     cr_expect(s.t.direct);
-    cr_expect_gt(s.c.turn, 20 * US);
+    cr_expect_gt(s.c.turn[TIER_CALL], 20 * US);
     run(&s, 1, 500 * MS, 4, 3000 * US);
     cr_expect(s.t.direct);
     struct sim other = start();
@@ -210,7 +240,132 @@ Test(tier, busy_host_makes_turns_dear_but_not_computing_worse)
 Test(tier, cost_of_turns_on_a_host_that_was_busy_is_forgotten)
 {
     struct sim s = start();
-    s.c.turn = 300 * US;
+    s.c.turn[TIER_CALL] = s.c.turn[TIER_FAULT] = 300 * US;
     run(&s, 64 * 500, US / 5, 3, 3 * US);
-    cr_expect_leq(s.c.turn, 5 * US);
+    cr_expect_leq(s.c.turn[TIER_CALL], 5 * US);
+}
+
+/* ---- patterns that went wrong once ---- */
+
+/* Time until the space runs directly if from now on it only computes. */
+static uint64_t until_direct(struct sim *s, unsigned ratio)
+{
+    uint64_t since = s->clock;
+    for (unsigned i = 0; i < 1000 && (!s->t.direct || s->missing); i++)
+        run(s, 1, MS / 8, ratio, 3 * US);
+    return s->clock - since;
+}
+
+/* Arrays are made, which is faults, and then worked on; so do most benchmarks of memory. */
+Test(tier, computing_after_first_touches_is_direct_within_milliseconds)
+{
+    struct sim s = start();
+    run(&s, 1, 100 * MS, 4, 3 * US);
+    for (unsigned i = 0; i < 12; i++) {
+        touch(&s, 4096);
+        cr_expect_not(s.t.direct, "phase %u", i);
+        uint64_t took = until_direct(&s, 4);
+        cr_expect_leq(took, 16 * MS, "phase %u: %.1f ms", i, (double)took / MS); /* of which 5.6 are moving in */
+        run(&s, 1, 100 * MS, 4, 3 * US);
+        cr_expect(s.t.direct, "phase %u", i);
+    }
+}
+
+/* No history, however unlucky, keeps a program that computes translated. */
+Test(tier, computing_is_direct_soon_whatever_was_before)
+{
+    uint64_t seed = 1;
+    for (unsigned k = 0; k < 300; k++) {
+        struct sim s = start();
+        for (unsigned i = 0; i < 40; i++) {
+            seed = seed * 6364136223846793005ull + 1442695040888963407ull;
+            unsigned dice = seed >> 33, ratio = 1 + (dice >> 8) % 12, n = 1 + (dice >> 12) % 4000;
+            switch (dice % 4) {
+            case 0: run(&s, n, US / 4, ratio, 3 * US); break;
+            case 1: run(&s, n / 16, 20 * US, ratio, (3 + dice % 61) * US); break;
+            case 2: touch(&s, n); break;
+            default: run(&s, 1, n * US, ratio, 3 * US); break;
+            }
+        }
+        s.missing = s.missing < 1024 ? s.missing : 1024;
+        uint64_t took = until_direct(&s, 4);
+        cr_expect_leq(took, 16 * MS, "history %u: %.1f ms", k, (double)took / MS);
+    }
+}
+
+/* A shell's children: each computes just long enough to be promoted, and ends. */
+Test(tier, processes_that_end_when_they_have_been_promoted_make_promotion_dearer)
+{
+    struct sim all = start();
+    uint64_t clock = 0, translated = 0;
+    unsigned late = 0;
+    for (unsigned i = 0; i < 2000; i++) {
+        struct sim s = start();
+        s.c = all.c;
+        run(&s, 60, 8 * US, 4, 10 * US);
+        all.promoted += s.promoted;
+        late += i >= 1000 ? s.promoted : 0;
+        if (s.promoted) /* what it had moved in is of no use to anybody */
+            s.clock += 20 * US;
+        tier_end(&s.t, &s.c);
+        all.c = s.c;
+        clock += s.clock;
+        translated += s.translated;
+    }
+    cr_expect_leq(late, 50, "%u of 1000 promoted, %u at all", late, all.promoted);
+    cr_expect_leq(clock * 100, translated * 105);
+    /* And those that live longer get the old rule back. */
+    for (unsigned i = 0; i < 40; i++) {
+        struct sim s = start();
+        s.c = all.c;
+        run(&s, 1, 50 * MS, 4, 10 * US);
+        cr_expect(s.t.direct);
+        tier_end(&s.t, &s.c);
+        all.c = s.c;
+    }
+    cr_expect_leq(all.c.first, all.c.move);
+}
+
+/* Computing and storms of entries in turn, each as long as it takes to have chosen wrongly. */
+Test(tier, alternating_phases_cost_a_bounded_factor)
+{
+    for (unsigned compute = 50; compute <= 12800; compute *= 2)
+        for (unsigned storm = 16; storm <= 16384; storm *= 2) {
+            struct sim s = start();
+            while (s.translated < 400 * MS) {
+                run(&s, 1, compute * US, 4, 3 * US);
+                run(&s, storm, US / 5, 3, 5 * US);
+            }
+            cr_expect_leq(s.clock * 100, best(&s) * 150 + 500 * s.c.move, "%u us, %u calls: %.2f, %u moves", compute,
+                          storm, (double)s.clock / (double)best(&s), s.promoted);
+        }
+}
+
+/* The same for programs of one phase, whatever they are like. */
+Test(tier, regret_is_bounded)
+{
+    for (unsigned ratio = 1; ratio <= 16; ratio *= 2)
+        for (unsigned user = 1; user <= 256; user *= 2)
+            for (unsigned turn = 2; turn <= 64; turn *= 2) {
+                struct sim s = start();
+                run(&s, (unsigned)(400 * MS / (user * US * ratio)), user * US, ratio, turn * US);
+                cr_expect_leq(s.clock * 100, best(&s) * 135 + 500 * s.c.move,
+                              "%u us, translated %u times, turns of %u: %.2f of the better way, %u/%u moves", user,
+                              ratio, turn, (double)s.clock / (double)best(&s), s.promoted, s.demoted);
+            }
+}
+
+/* A page that is taken away and given back again and again is no investment. */
+Test(tier, hidden_faults_that_do_not_end_are_not_moving_in)
+{
+    struct sim s = start();
+    run(&s, 1, 100 * MS, 4, 3 * US);
+    cr_assert(s.t.direct);
+    uint64_t since = s.clock;
+    for (unsigned i = 0; i < 20000 && s.t.direct; i++) {
+        s.missing = 2 * AROUND;
+        run(&s, 2, US, 4, 5 * US);
+    }
+    cr_expect_not(s.t.direct);
+    cr_expect_leq(s.clock - since, 5 * s.c.move);
 }
