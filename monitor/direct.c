@@ -112,8 +112,10 @@ static void evict(struct direct *d)
     for (unsigned i = 0; i < d->n_live; i++)
         if (!victim || d->live[i]->used < victim->used)
             victim = d->live[i];
-    if (victim)
-        direct_drop_world(d, victim);
+    if (!victim)
+        return;
+    d->v->stats->uw_evicted++;
+    direct_drop_world(d, victim);
 }
 
 bool direct_root_is_empty(struct vcpu *v, const struct space *s)
@@ -169,7 +171,7 @@ void direct_rest(struct vcpu *v)
 static uint64_t *unfit(struct vcpu *v)
 {
     const struct cpu *c = &v->c;
-    const uint32_t bad = CPU_KEY_STEP | CPU_KEY_AC | CPU_KEY_TS | CPU_KEY_EM | CPU_KEY_REAL;
+    const uint32_t bad = CPU_KEY_STEP | CPU_KEY_AC | CPU_KEY_TS | CPU_KEY_EM | CPU_KEY_REAL | CPU_KEY_SLOWTSC;
     if ((c->key & bad) || !(c->key & CPU_KEY_OSFXSR) || !(c->cr0 & CR0_PG) || (int64_t)c->rip < 0)
         return &v->stats->uw_unfit_state;
     /* AC would count on the host whatever the guest's CR0.AM says; NT does not survive a signal; IOPL there is 0, and IF is 1. */
@@ -363,12 +365,32 @@ static bool world_for(struct vcpu *v, struct space *s)
     return true;
 }
 
+/* Where the stub lies no access faults, so it cannot be left to page faults to find out that the guest has pages there. Looked at before
+ * each turn, as nobody says when a page comes: mostly that is one load, of a root entry that is not there. */
+static bool has_pages_at_stub(struct vcpu *v, const struct space *s)
+{
+    const uint8_t *root = cpu_long_mode(&v->c) ? gpmem_ptr(v->mem, s->cr3) : NULL;
+    struct pt_result r;
+    uint32_t err;
+    if (!root || !(((const volatile uint64_t *)root)[UW_DEFAULT_BASE >> 39] & PTE_P))
+        return false;
+    for (uint64_t at = UW_DEFAULT_BASE; at < UW_DEFAULT_BASE + UW_SPAN; at += PAGE_SIZE)
+        if (!pt_walk(v->mem, &v->c, at, PT_READ | PT_USER | PT_PROBE, &r, &err))
+            return true;
+    return false;
+}
+
 /* The world is as the guest's tables are, and u as the guest's registers. False: not this time. */
 static bool prepare(struct vcpu *v, struct space *s, struct uw_state *u)
 {
     if (!(v->c.key & CPU_KEY_CODE64) && !s->narrow) {
         s->narrow = true;
         direct_unmap_all(s);
+    }
+    if (has_pages_at_stub(v, s)) {
+        s->refused = true;
+        v->stats->uw_refused++;
+        return false;
     }
     if (s->stale) {
         direct_sync(v, s);

@@ -14,6 +14,12 @@ static const uint8_t data_seg[4] = {S_DS, S_ES, S_FS, S_GS};
 static bool is_null(const struct seg *g) { return !(g->sel & ~3u); }
 static bool is_whole(const struct seg *g) { return g->nlim_w == -0x100000000ll && !(g->base >> 32); }
 
+/* Has the world a descriptor for it? */
+static bool can_have(const struct vcpu *v, const struct seg *g)
+{
+    return is_null(g) || (is_whole(g) && (!g->base || uw_has_ldt(v->priv->direct->pool)));
+}
+
 bool direct_segments_allowed(const struct vcpu *v)
 {
     const struct cpu *c = &v->c;
@@ -28,8 +34,8 @@ bool direct_segments_allowed(const struct vcpu *v)
         return is_null(fs) && is_null(gs);
     }
     /* AMD's have a SYSCALL for 32-bit code, which destroys a register on its way through the host. */
-    return (c->key & flat32) == flat32 && cs->base == 0 && cs->limit == 0xffffffffu && (is_null(fs) || is_whole(fs)) &&
-           (is_null(gs) || is_whole(gs)) && !v->cpu->amd;
+    return (c->key & flat32) == flat32 && cs->base == 0 && cs->limit == 0xffffffffu && can_have(v, fs) &&
+           can_have(v, gs) && !v->cpu->amd;
 }
 
 static int data_in(struct vcpu *v, struct space *s, unsigned seg, uint16_t *sel, bool *wrapped)

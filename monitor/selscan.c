@@ -3,7 +3,7 @@
 
 /* What follows an opcode. M: ModRM; b, w, z: immediate of 1, 2, 2 or 4 bytes; B, Z: ModRM and such an immediate; o: offset of
  * address size; f: far pointer; r: RETF's word; e: ENTER's three bytes; T: ModRM, and an immediate if reg is TEST's; p: prefix; -: nothing.
- * Capital S, and s: as M, and as -, of an instruction on selectors. x: other maps. */
+ * Capital S, and s: as M, and as -, of an instruction on selectors, or SYSENTER. x: other maps. */
 static const char one_byte[] = "MMMMbzssMMMMbzsx"
                                "MMMMbzssMMMMbzss"
                                "MMMMbzp-MMMMbzp-"
@@ -23,7 +23,7 @@ static const char one_byte[] = "MMMMbzssMMMMbzsx"
 static const char two_byte[] = "SxSS---------M-x"
                                "MMMMMMMMMMMMMMMM"
                                "MMMMMMMMMMMMMMMM"
-                               "--------x-x-----"
+                               "----s---x-x-----"
                                "MMMMMMMMMMMMMMMM"
                                "MMMMMMMMMMMMMMMM"
                                "MMMMMMMMMMMMMMMM"

@@ -31,11 +31,14 @@ struct uw_config {
 #define UW_DEFAULT_BASE 0x7e2aa0000000ull
 #define UW_SPAN 0x10000ull /* bytes from base that guest pages cannot have */
 
-/* 0 or -RD_E_HOST/-RD_E_NOMEM/-RD_E_INVAL/-RD_E_UNSUPPORTED; then *why says in a few words what the host lacks or refused. The
+/* 0 or -RD_E_HOST/-RD_E_NOMEM/-RD_E_INVAL/-RD_E_UNSUPPORTED; *why says in a few words what the host lacks or refused: after 0, what the
+ * worlds do without, or "" (the text is the pool's). The
  * whole mechanism has been tried once when this returns 0. Forks: call it early, while the caller has few mappings. */
 int uw_pool_create(struct uw_pool **out, const struct uw_config *cfg, const char **why);
 void uw_pool_destroy(struct uw_pool *p);
 bool uw_faults_cpuid(const struct uw_pool *p);
+/* Whether uw_ldt can work. */
+bool uw_has_ldt(const struct uw_pool *p);
 /* Whether a guest page in the range would lie where the worlds' stub does. */
 bool uw_conflicts(const struct uw_pool *p, uint64_t gva, uint64_t bytes);
 

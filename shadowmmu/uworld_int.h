@@ -199,6 +199,9 @@ struct uw_pool {
     uint64_t spin_max;         /* TSC ticks; 0: never spin */
     uint64_t tsc_per_us;
     bool cpuid_faults;
+    bool dispatches; /* the host has Syscall User Dispatch */
+    bool has_ldt;
+    char lacks[160]; /* what the host does not have that can be done without, in words */
     bool several_cpus;
     int shared_cpu;      /* which the monitor's thread is bound to, or -1 */
     cpu_set_t cpus;      /* that the monitor may use */

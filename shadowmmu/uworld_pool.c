@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/auxv.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/random.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -21,6 +22,9 @@
 
 #ifndef AT_MINSIGSTKSZ
 #define AT_MINSIGSTKSZ 51
+#endif
+#ifndef PR_SET_SYSCALL_USER_DISPATCH
+#define PR_SET_SYSCALL_USER_DISPATCH 59
 #endif
 #define HWCAP2_USER_FSGSBASE 2u
 #define FRAME_ROOM 4096 /* of the signal stack: what is not the FPU image, generously */
@@ -51,6 +55,7 @@ static void doze(void)
 const struct uw_counts *uw_counts(const struct uw_pool *p) { return &p->counts; }
 int uw_pid(const struct uworld *w) { return w->pid; }
 bool uw_faults_cpuid(const struct uw_pool *p) { return p->cpuid_faults; }
+bool uw_has_ldt(const struct uw_pool *p) { return p->has_ldt; }
 bool uw_conflicts(const struct uw_pool *p, uint64_t gva, uint64_t bytes)
 {
     return bits_ranges_overlap(gva, bytes, p->cfg.base, UW_SPAN);
@@ -422,6 +427,23 @@ static bool cpuid_can_fault(const struct uw_config *cfg)
     return syscall(SYS_arch_prctl, ARCH_SET_CPUID, 1) == 0;
 }
 
+/* What can be done without, and how things are then. */
+static void find_lacks(struct uw_pool *p, bool want_cpuid)
+{
+    char none;
+    p->dispatches = prctl(PR_SET_SYSCALL_USER_DISPATCH, 0, 0, 0, 0) == 0; /* off, as it is */
+    p->has_ldt = syscall(SYS_modify_ldt, 0, &none, 0ul) >= 0;
+    const char *const text[] = {
+        p->dispatches ? NULL : "by seccomp alone, the host has no Syscall User Dispatch",
+        p->has_ldt ? NULL : "32-bit code with thread-local storage translated, the host has no modify_ldt",
+        p->cpuid_faults || !want_cpuid ? NULL : "CPUID as the host's, it cannot be made to fault",
+    };
+    size_t n = 0;
+    for (unsigned i = 0; i < 3; i++)
+        if (text[i] && n < sizeof p->lacks)
+            n += (size_t)snprintf(p->lacks + n, sizeof p->lacks - n, "%s%s", n ? "; " : "", text[i]);
+}
+
 /* Zygote, first world, trial. */
 static int bring_up(struct uw_pool *p, const char **why)
 {
@@ -429,6 +451,7 @@ static int bring_up(struct uw_pool *p, const char **why)
     uw_cpu_init(p);
     set_spin(p, 2000);
     p->cpuid_faults = cpuid_can_fault(&p->cfg);
+    find_lacks(p, p->cfg.fault_cpuid);
     p->cfg.fault_cpuid = p->cpuid_faults;
     p->zygote = uw_zygote_start(p);
     if (p->zygote < 0) {
@@ -483,7 +506,7 @@ int uw_pool_create(struct uw_pool **out, const struct uw_config *cfg, const char
         uw_pool_destroy(p);
         return err;
     }
-    *why = "";
+    *why = p->lacks;
     *out = p;
     return 0;
 }

@@ -18,6 +18,7 @@
 /* A kicked guest thread that stays silent for so long has blocked the signal: only hostile code can. */
 #define KICK_LIMIT_NS 3000000000ull
 #define VSYSCALL_PAGE 0xffffffffff600000ull
+#define NR_URETPROBE 335
 
 /* ---- waiting ---- */
 
@@ -200,7 +201,14 @@ static void decode_event(struct uworld *w, const struct uw_frame *f, struct uw_s
         system_call(w, f, s, ev);
     else if (sig == UW_SIG_KICK)
         *ev = (struct uw_event){.kind = UW_KICK};
-    else if (f->code <= 0 && f->code != SI_USER) /* sent, not raised: nobody of ours does */
+    else if (sig == SIGSEGV && (c->ip & ~0xfffull) == VSYSCALL_PAGE) /* the host's emulation did not like the stack */
+        exception(ev, EXC_PF, PF_U | PF_I | PF_P, c->ip);
+    else if (sig == SIGILL && f->code == SI_KERNEL && !w->pool->dispatches) {
+        /* Without Syscall User Dispatch this call passes all filters; executed here it is answered with the signal alone. */
+        *ev = (struct uw_event){.kind = UW_SYSCALL, .insn_len = 2};
+        s->gpr[R_RAX] = NR_URETPROBE;
+        s->rip -= 2;
+    } else if (f->code <= 0 && f->code != SI_USER) /* sent, not raised: nobody of ours does */
         *ev = (struct uw_event){.kind = UW_KICK};
     else if (is_failed_sysenter(c)) {
         *ev = (struct uw_event){.kind = UW_SYSENTER, .insn_len = 2, .lost = true};

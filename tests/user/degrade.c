@@ -1,7 +1,7 @@
 /* tests/user/degrade.c - runs a program on a host that has less: degrade LACK PROGRAM ARGUMENT...
  *
  * Most lacks are a seccomp filter that answers a system call with an error, as container policies and old kernels do. fsgsbase
- * is taken out of the auxiliary vector; processes is RLIMIT_NPROC for a user of its own (needs root: exit status 77).
+ * is taken out of the auxiliary vector; processes and few-processes are RLIMIT_NPROC for a user of its own (needs root: exit status 77).
  */
 #define _GNU_SOURCE
 #include <asm/prctl.h>
@@ -49,9 +49,8 @@ static const struct rule rules[] = {
     {"fork-eperm", SYS_clone, 0, CLONE_VM, 0, EPERM, 0, 0, 0},
     {"no-new-privs", SYS_prctl, 0, ANY, PR_SET_NO_NEW_PRIVS, EINVAL, 0, 0, 0},
     {"cpuid-faults", SYS_arch_prctl, 0, ANY, ARCH_SET_CPUID, ENODEV, 0, 0, 0},
-    {"session", SYS_setsid, 0, 0, 0, EPERM, 0, 0, 0},
+    {"group", SYS_setpgid, 0, 0, 0, EPERM, 0, 0, 0},
     {"capset", SYS_capset, 0, 0, 0, EPERM, 0, 0, 0},
-    {"sigaltstack", SYS_sigaltstack, 0, 0, 0, EPERM, 0, 0, 0},
     {"personality", SYS_personality, 0, ANY, ANY, EPERM, 0, 0, 0},
     /* A world's mapper maps descriptor 0; every fourth page fails, as when there are too many mappings already. */
     {"mappings", SYS_mmap, 4, ANY, 0, ENOMEM, 0, 0x3000, 0x3000},
@@ -134,14 +133,14 @@ static int without_fsgsbase(char **argv)
     return WIFEXITED(status) ? WEXITSTATUS(status) : 1;
 }
 
-static int with_few_processes(char **argv)
+static int with_few_processes(char **argv, rlim_t n)
 {
-    struct rlimit one = {1, 1};
+    struct rlimit limit = {n, n};
     if (geteuid() != 0) {
         fputs("degrade: needs root\n", stderr);
         return 77;
     }
-    if (setgroups(0, NULL) || setgid(UNPRIVILEGED) || setuid(UNPRIVILEGED) || setrlimit(RLIMIT_NPROC, &one)) {
+    if (setgroups(0, NULL) || setgid(UNPRIVILEGED) || setuid(UNPRIVILEGED) || setrlimit(RLIMIT_NPROC, &limit)) {
         perror("degrade");
         return 77;
     }
@@ -158,7 +157,9 @@ int main(int argc, char **argv)
     if (!strcmp(argv[1], "fsgsbase"))
         return without_fsgsbase(argv + 2);
     if (!strcmp(argv[1], "processes"))
-        return with_few_processes(argv + 2);
+        return with_few_processes(argv + 2, 1);
+    if (!strcmp(argv[1], "few-processes")) /* the engine's threads, the zygote, and two worlds or three */
+        return with_few_processes(argv + 2, 9);
     for (unsigned i = 0; i < sizeof rules / sizeof rules[0]; i++) {
         if (strcmp(argv[1], rules[i].lack))
             continue;

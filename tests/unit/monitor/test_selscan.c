@@ -25,11 +25,11 @@ static bool zydis_says_selectors(const ZydisDecodedInstruction *i, const ZydisDe
     case ZYDIS_MNEMONIC_LGS:
     case ZYDIS_MNEMONIC_LSS:
     case ZYDIS_MNEMONIC_IRET:
-    case ZYDIS_MNEMONIC_IRETD: return true;
+    case ZYDIS_MNEMONIC_IRETD:
+    case ZYDIS_MNEMONIC_SYSENTER: return true;
     default: break;
     }
-    if (i->meta.branch_type == ZYDIS_BRANCH_TYPE_FAR && i->mnemonic != ZYDIS_MNEMONIC_SYSCALL &&
-        i->mnemonic != ZYDIS_MNEMONIC_SYSENTER)
+    if (i->meta.branch_type == ZYDIS_BRANCH_TYPE_FAR && i->mnemonic != ZYDIS_MNEMONIC_SYSCALL)
         return true;
     bool data =
         i->mnemonic == ZYDIS_MNEMONIC_MOV || i->mnemonic == ZYDIS_MNEMONIC_PUSH || i->mnemonic == ZYDIS_MNEMONIC_POP;

@@ -1165,6 +1165,32 @@ static void expect_refusal(const char *reason)
     cr_expect_eq(children(), 0);
 }
 #define EPERM_ACTION (SECCOMP_RET_ERRNO | EPERM)
+/* ... or one function of prctl. */
+static void refuse_prctl(uint32_t function)
+{
+    struct sock_filter f[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_prctl, 0, 3),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, function, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EINVAL),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog prog = {sizeof f / sizeof f[0], f};
+    cr_assert_eq(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+    cr_assert_eq(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &prog), 0);
+}
+/* A pool comes about all the same. */
+static void expect_lack(const char *text)
+{
+    const char *why;
+    fd = memfd_create("guest", MFD_CLOEXEC);
+    cr_assert_eq(ftruncate(fd, MEM_BYTES), 0);
+    mem = mmap(NULL, MEM_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    struct uw_config c = {.mem_fd = fd};
+    cr_assert_eq(uw_pool_create(&pool, &c, &why), 0);
+    cr_expect_str_eq(why, text);
+}
 
 Test(uw_pool, refused_filters_are_reported, .timeout = 60)
 {
@@ -1180,6 +1206,44 @@ Test(uw_pool, refused_process_groups_are_reported, .timeout = 60)
 {
     refuse(SYS_setpgid, EPERM_ACTION);
     expect_refusal("its own process group was refused");
+}
+/* Recent kernels let this number pass every seccomp filter: it must be an event all the same. */
+Test(uw_pool, without_user_dispatch_every_system_call_is_an_event, .timeout = 60)
+{
+    refuse_prctl(59);
+    expect_lack("by seccomp alone, the host has no Syscall User Dispatch");
+    w = uw_get(pool);
+    cr_assert_not_null(w);
+    for (unsigned i = 0; i < 20; i++) {
+        LOAD(syscall_loop);
+        s.rip = CODE;
+        s.gpr[R_RAX] = i % 2 ? 335 : SYS_getpid;
+        uint64_t rax = s.gpr[R_RAX];
+        run();
+        cr_assert_eq(ev.kind, UW_SYSCALL, "kind %u vector %u", ev.kind, ev.vector);
+        cr_expect_eq(s.rip, CODE);
+        cr_expect_eq(s.gpr[R_RAX], rax);
+    }
+    uw_pool_destroy(pool);
+}
+Test(uw_pool, a_host_without_descriptor_tables_is_reported, .timeout = 60)
+{
+    refuse(SYS_modify_ldt, SECCOMP_RET_ERRNO | ENOSYS);
+    expect_lack("32-bit code with thread-local storage translated, the host has no modify_ldt");
+    cr_expect(!uw_has_ldt(pool));
+    uw_pool_destroy(pool);
+}
+Test(uw_pool, worlds_are_made_ahead_of_need, .timeout = 60)
+{
+    make_pool((struct uw_config){.spare = 2});
+    for (unsigned used = 0; used < 4; used++) {
+        for (unsigned ms = 0; children() < 1 + used + 1 && ms < 5000; ms++)
+            usleep(1000);
+        cr_expect_geq(children(), 1 + used + 1, "%u worlds in use and none ahead", used);
+        cr_assert_not_null(uw_get(pool));
+    }
+    uw_pool_destroy(pool);
+    cr_expect_eq(children(), 0);
 }
 Test(uw_pool, a_policy_that_kills_is_reported, .timeout = 60)
 {

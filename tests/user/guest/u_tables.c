@@ -10,5 +10,6 @@ BT_TABLE(u_control);
 BT_TABLE(u_cpu);
 BT_TABLE(u_tls);
 BT_TABLE(u_trace);
-const struct bt_test *const bt_tables[] = {u_signal,  u_mem, u_jit, u_thread, u_fpu,
-                                           u_control, u_cpu, u_tls, u_trace,  NULL};
+BT_TABLE(u_odd);
+const struct bt_test *const bt_tables[] = {u_signal, u_mem, u_jit,   u_thread, u_fpu, u_control,
+                                           u_cpu,    u_tls, u_trace, u_odd,    NULL};
