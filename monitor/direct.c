@@ -246,7 +246,7 @@ void direct_invlpg(struct vcpu *v, uint64_t lin)
 {
     struct space *s = space_slot(v->priv->direct, cr3_base(v));
     if (s->cr3 == cr3_base(v) && s->world)
-        s->stale = true;
+        direct_invalidate(s, lin);
 }
 
 /* ---- running ---- */
@@ -398,6 +398,7 @@ static bool prepare(struct vcpu *v, struct space *s, struct uw_state *u)
             direct_audit(v, s);
     }
     direct_map_expected(v, s);
+    direct_sync_pages(v, s);
     if (state_in(v, s, u)) {
         direct_forget(s);
         return false;

@@ -17,6 +17,7 @@
 #define CHUNK_SHIFT 21
 #define CHUNK_HASH 64u
 #define APART_SLOTS 64u
+#define INVALID_MAX 8u
 #define RECENT 4u
 
 /* 2 MiB of a world: the entries as they were when their pages were mapped. */
@@ -36,10 +37,13 @@ struct space {
     uint64_t cr3;
     struct uworld *world;
     struct chunk *chunk[CHUNK_HASH];
-    bool stale;   /* CR3 was loaded since it ran */
-    bool refused; /* something in it cannot run directly */
-    bool ended;   /* its root table was found empty: who has it now is another one */
-    bool narrow;  /* has run 32-bit code: DIR-2 */
+    bool stale; /* CR3 was loaded since it ran */
+    bool giant; /* has had a piece of a page of more than two chunks mapped */
+    uint8_t n_invalid;
+    uint64_t invalid[INVALID_MAX]; /* pages of which INVLPG spoke since it ran */
+    bool refused;                  /* something in it cannot run directly */
+    bool ended;                    /* its root table was found empty: who has it now is another one */
+    bool narrow;                   /* has run 32-bit code: DIR-2 */
     struct tier tier;
     uint64_t world_ns,
         apart_ns;        /* CPU time of the world when the window began; at the last turn that ended at a page apart */
@@ -85,6 +89,9 @@ uint64_t direct_world_ns(const struct space *s);
 void direct_forget(struct space *s); /* the world is empty or gone */
 void direct_unmap_all(struct space *s);
 void direct_sync(struct vcpu *v, struct space *s);
+/* INVLPG: the page is to be compared before the space runs again, by direct_sync_pages or direct_sync. nofpu. */
+void direct_invalidate(struct space *s, uint64_t lin);
+void direct_sync_pages(struct vcpu *v, struct space *s);
 /* -check shadow: right after that, each page must be what the tables say. */
 void direct_audit(struct vcpu *v, const struct space *s);
 /* The page that the guest kernel was last asked for, and for 32-bit code the stack's: SYSENTER needs it. */

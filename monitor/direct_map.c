@@ -50,6 +50,8 @@ void direct_forget(struct space *s)
             free(c);
         }
     memset(s->chunk, 0, sizeof s->chunk);
+    s->n_invalid = 0;
+    s->giant = false;
 }
 
 void direct_unmap_all(struct space *s)
@@ -216,6 +218,50 @@ void direct_sync(struct vcpu *v, struct space *s)
         for (struct chunk *c = s->chunk[i]; c; c = c->next)
             sync_chunk(v, s, c);
     s->stale = false;
+    s->n_invalid = 0;
+}
+
+static bool is_piece(const struct chunk *c) { return c && c->pages && c->table == ~0ull; }
+
+void direct_invalidate(struct space *s, uint64_t lin)
+{
+    const struct chunk *c = find_chunk(s, lin);
+    /* A large page is one translation to the guest, and INVLPG may name any address in it (SDM 3A 4.10.4.1). One of 4 MiB is two chunks. */
+    if (s->giant || is_piece(c) || is_piece(find_chunk(s, lin ^ 1ull << CHUNK_SHIFT)))
+        s->stale = true;
+    else if (c && c->pte[page_index(lin)]) {
+        if (s->n_invalid < INVALID_MAX)
+            s->invalid[s->n_invalid++] = lin;
+        else
+            s->stale = true;
+    }
+}
+
+static void sync_alone(struct vcpu *v, struct space *s, uint64_t lin)
+{
+    struct chunk *c = find_chunk(s, lin);
+    struct pt_result r;
+    unsigned i = page_index(lin);
+    uint64_t table;
+    if (!c || !c->pte[i])
+        return;
+    v->stats->uw_page_syncs++;
+    bool there = !probe(v, lin, &r);
+    uint64_t leaf = there ? leaf_of(v, lin, &r, &table) : 0;
+    /* What another table says of the other pages there is not known yet: they may stay as they are, no INVLPG spoke of them. */
+    bool less = !there || table != c->table || ((c->prot[i] & UW_X) && r.nx) ||
+                ((c->prot[i] & UW_W) && !r.writable && (leaf & PTE_W));
+    if (less)
+        unmap_page(s, c, i);
+    else
+        sync_page(s, c, i, leaf);
+}
+
+void direct_sync_pages(struct vcpu *v, struct space *s)
+{
+    for (unsigned i = 0; i < s->n_invalid; i++)
+        sync_alone(v, s, s->invalid[i]);
+    s->n_invalid = 0;
 }
 
 void direct_audit(struct vcpu *v, const struct space *s)
@@ -310,6 +356,7 @@ static int map_page(struct vcpu *v, struct space *s, uint64_t lin, const struct 
     if (c->pages && c->table != table)
         unmap_chunk(s, c);
     c->table = table;
+    s->giant |= r->page_bytes > 2 * CHUNK_PAGES * PAGE_SIZE;
     uint8_t *flags = &slot->flags[(gpa - slot->gpa) >> PAGE_SHIFT];
     bool write = r->writable && r->dirty && !slot->rom && !(*flags & GP_TRACED_MASK);
     unsigned prot = UW_R | (write ? UW_W : 0) | (r->nx ? 0 : UW_X), i = page_index(lin);
