@@ -1,4 +1,5 @@
-/* monitor/main.c - the program: ringdown [OPTION...] runs a machine; ringdown translate FILE ... shows translations. */
+/* monitor/main.c - the program: ringdown [OPTION...] runs a machine; ringdown translate FILE ... shows translations; ringdown bench ... measures. */
+#include "monitor/bench.h"
 #include "monitor/cmdline.h"
 #include "monitor/hostlayout.h"
 #include "monitor/machine.h"
@@ -8,6 +9,8 @@
 int main(int argc, char **argv)
 {
     struct cmdline c;
+    if (argc > 1 && !strcmp(argv[1], "bench"))
+        return bench_main(argc - 1, argv + 1);
     hostlayout_settle(argv);
     if (argc > 1 && !strcmp(argv[1], "translate"))
         return translate_main(argc - 1, argv + 1);

@@ -9,6 +9,7 @@ import pty
 import re
 import resource
 import select
+import shutil
 import signal
 import socket
 import struct
@@ -838,6 +839,29 @@ class Terminal(Case):
         os.write(master, b"\x03!")
         self.read_until(master, b"\x03!")
         self.assertIsNone(p.poll())
+
+
+class Bench(Case):
+    def test_runner_is_found_from_any_folder(self):
+        copy = self.path("elsewhere")
+        shutil.copy(BINARY, copy)
+        for program in (BINARY, copy):
+            p = subprocess.run([program, "bench", "--help"], cwd="/", capture_output=True, text=True, timeout=60, check=False)
+            self.assertEqual((p.returncode, p.stderr), (0, ""))
+            self.assertIn("--quick", p.stdout)
+
+    def test_measures_the_program_that_was_called(self):
+        out = self.path("out")
+        build = os.path.dirname(BINARY)
+        status, text, err = self.run_it("bench", "--no-build", "--build", build, "--suites", "compute", "--only", "fib", "--samples", "1", "--rounds", "1",
+                                        "--engines", "native,window", "--out", out)
+        self.assertEqual(status, 0, err)
+        self.assertIn("window/native", text)
+
+    def test_errors_are_the_runners(self):
+        status, _, err = self.run_it("bench", "--engines", "kvm")
+        self.assertEqual((status, err.count("\n")), (1, 1))
+        self.assertIn("unknown engine 'kvm'", err)
 
 
 class Translate(Case):
