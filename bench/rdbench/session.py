@@ -63,6 +63,7 @@ def run(command, timeout, pin=False):
                         lines.append(Line(text.decode(errors="replace").rstrip("\r"), now, used))
     except BaseException:  # interrupted: nothing may be left running
         end_group(p)
+        p.wait()
         raise
     if timed_out:
         end_group(p)
