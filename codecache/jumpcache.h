@@ -18,6 +18,15 @@ struct jump_cache {
     unsigned n_filled; /* > JC_LOG: more than are noted */
     uint32_t filled[JC_LOG];
 };
+/* What an address space had that is not current. Blocks that die leave it no longer valid: its owner throws it away then. */
+#define JC_PARKED 512u
+struct jc_park {
+    unsigned n;
+    struct {
+        int64_t tag;
+        uint64_t pc;
+    } entry[JC_PARKED];
+};
 /* Bits of the RIP that choose the slot: functions and return addresses that are used together rarely differ in the lowest ones only. */
 static inline unsigned jc_index(uint64_t rip) { return (unsigned)(rip >> JC_SHIFT) & (JC_SIZE - 1); }
 #define JC_MASK ((uint64_t)(JC_SIZE - 1) << JC_SHIFT)
@@ -50,6 +59,27 @@ static inline void jc_fill(struct jump_cache *jc, uint64_t rip, uint64_t pc)
         jc->filled[jc->n_filled++] = i;
     else
         jc->n_filled = JC_LOG + 1;
+}
+/* Empties jc; the entries made last go to *park, as many as it holds. */
+static inline void jc_park(struct jump_cache *jc, struct jc_park *park)
+{
+    park->n = 0;
+    for (unsigned k = jc->n_filled; k <= JC_LOG && k-- > 0 && park->n < JC_PARKED;) {
+        unsigned i = jc->filled[k];
+        if (jc->tag[i] == jc_empty_tag(i))
+            continue;
+        park->entry[park->n].tag = jc->tag[i];
+        park->entry[park->n++].pc = jc->pc[i];
+        jc->tag[i] = jc_empty_tag(i);
+    }
+    jc_flush(jc);
+}
+/* They come back into jc, which is empty. */
+static inline void jc_unpark(struct jump_cache *jc, struct jc_park *park)
+{
+    for (unsigned k = park->n; k-- > 0;)
+        jc_fill(jc, (uint64_t)-park->entry[k].tag, park->entry[k].pc);
+    park->n = 0;
 }
 static inline void jc_drop(struct jump_cache *jc, uint64_t rip)
 {

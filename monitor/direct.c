@@ -238,7 +238,7 @@ void direct_cr3_loaded(struct vcpu *v)
     forget_ended(v, s->cr3 == cr3_base(v) ? s : NULL);
     if (s->cr3 != cr3_base(v))
         return;
-    s->stale = true;
+    s->stale |= s->global || s->generation != v->priv->generation;
     d->recent[d->n_recent++ % RECENT] = (uint16_t)(s - d->space);
 }
 
@@ -361,6 +361,7 @@ static bool world_for(struct vcpu *v, struct space *s)
         return false;
     d->live[d->n_live++] = s;
     s->stale = false;
+    s->generation = v->priv->generation;
     direct_start_window(s);
     return true;
 }
@@ -394,6 +395,7 @@ static bool prepare(struct vcpu *v, struct space *s, struct uw_state *u)
     }
     if (s->stale) {
         direct_sync(v, s);
+        s->generation = v->priv->generation;
         if (v->audit && selfcheck_wants_world(v))
             direct_audit(v, s);
     }

@@ -37,8 +37,10 @@ struct space {
     uint64_t cr3;
     struct uworld *world;
     struct chunk *chunk[CHUNK_HASH];
-    bool stale; /* CR3 was loaded since it ran */
-    bool giant; /* has had a piece of a page of more than two chunks mapped */
+    bool stale;          /* its translations were flushed since it ran ... */
+    uint64_t generation; /* ... that is, since they were these (pcid.h) */
+    bool global;         /* has pages that are global: INVLPG of one may come while another space is current */
+    bool giant;          /* has had a piece of a page of more than two chunks mapped */
     uint8_t n_invalid;
     uint64_t invalid[INVALID_MAX]; /* pages of which INVLPG spoke since it ran */
     bool refused;                  /* something in it cannot run directly */

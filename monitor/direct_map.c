@@ -365,6 +365,7 @@ static int map_page(struct vcpu *v, struct space *s, uint64_t lin, const struct 
     c->pages += !c->pte[i];
     c->pte[i] = leaf;
     c->prot[i] = (uint8_t)prot;
+    s->global |= r->global;
     if (prot & UW_W)
         *flags |= GP_WORLD;
     v->stats->uw_maps++;

@@ -7,6 +7,11 @@ static struct itlb_entry *itlb_slot(struct vcpu *v, uint64_t lin)
     return &v->priv->itlb[lin >> 12 & ((1u << ITLB_BITS) - 1)];
 }
 
+bool vcpu_itlb_holds(const struct vcpu *v, const struct itlb_entry *t)
+{
+    return t->generation == (t->global ? v->priv->global_generation : v->priv->generation);
+}
+
 static bool code_large_page(uint64_t tag, uint64_t lin) { return ((tag ^ lin) >> (tag & 63)) == 0; }
 
 /* Is lin in a large page that code was fetched from? */
@@ -35,7 +40,7 @@ int vcpu_fetch(struct vcpu *v, uint64_t lin, uint64_t *gpa, uint8_t **host, bool
 {
     struct itlb_entry *t = itlb_slot(v, lin);
     bool user = v->c.cpl == 3;
-    if (t->lin != (lin & PAGE_MASK) || t->user != user) {
+    if (t->lin != (lin & PAGE_MASK) || t->user != user || !vcpu_itlb_holds(v, t)) {
         uint64_t g;
         uint8_t *h;
         bool gl;
@@ -45,7 +50,8 @@ int vcpu_fetch(struct vcpu *v, uint64_t lin, uint64_t *gpa, uint8_t **host, bool
             return err;
         if (bytes > PAGE_SIZE)
             note_code_large(v, lin, bytes);
-        *t = (struct itlb_entry){lin & PAGE_MASK, g & PAGE_MASK, h ? h - (g & 0xfff) : NULL, gl, user};
+        uint64_t generation = gl ? v->priv->global_generation : v->priv->generation;
+        *t = (struct itlb_entry){lin & PAGE_MASK, g & PAGE_MASK, generation, h ? h - (g & 0xfff) : NULL, gl, user};
         struct audit_entry e = {.lin = t->lin, .gpa = t->gpa, .global = gl, .exec = true};
         if (v->audit)
             selfcheck_entered(v, AUDIT_FETCH, &e);
@@ -60,7 +66,7 @@ static void flush_jc(struct vcpu *v, unsigned i)
 {
     if (v->priv->jc_used[i])
         jc_flush(&v->jc[i]);
-    v->priv->jc_used[i] = v->priv->jc_fleeting[i] = false;
+    v->priv->jc_used[i] = v->priv->jc_fleeting[i] = v->priv->jc_lasting[i] = false;
     if (!v->priv->jc_used[!i])
         for (unsigned k = 0; k < 128; k++)
             v->priv->jc_pages[k] = 0;
@@ -99,6 +105,7 @@ void vcpu_jc_enter(struct vcpu *v, const struct cc_block *b, bool global)
     jc_fill(&v->jc[i], b->key.rip, b->d.entry_indirect_pc);
     v->priv->jc_used[i] = true;
     v->priv->jc_fleeting[i] |= !global;
+    v->priv->jc_lasting[i] |= global;
     note_page(v, lin);
     if (b->phys2 != ~0ull)
         note_page(v, lin + PAGE_SIZE);
@@ -120,34 +127,118 @@ void vcpu_jc_check(struct vcpu *v, uint32_t mode)
     p->jc_cs_limit[i] = limit;
 }
 
-void vcpu_mmu_flush(struct vcpu *v, enum mmu_flush what)
+void vcpu_jc_park(struct vcpu *v, struct pcid_park *k)
 {
-    v->stats->tlb_flushes++;
+    struct vcpu_priv *p = v->priv;
+    k->jc.n = 0;
+    k->jc_key = p->jc_key[1];
+    k->jc_cs_base = p->jc_cs_base[1];
+    k->jc_cs_limit = p->jc_cs_limit[1];
+    if (p->jc_lasting[1]) /* INVLPG of a page that is global is for all address spaces */
+        flush_jc(v, 1);
+    if (p->jc_used[1])
+        jc_park(&v->jc[1], &k->jc);
+    p->jc_used[1] = p->jc_fleeting[1] = false;
+}
+
+/* The jump cache of user code is empty. */
+void vcpu_jc_unpark(struct vcpu *v, struct pcid_park *k)
+{
+    struct vcpu_priv *p = v->priv;
+    p->jc_key[1] = k->jc_key;
+    p->jc_cs_base[1] = k->jc_cs_base;
+    p->jc_cs_limit[1] = k->jc_cs_limit;
+    p->jc_used[1] = p->jc_fleeting[1] = k->jc.n != 0;
+    for (unsigned i = 0; i < k->jc.n; i++) { /* any may run on into the next page */
+        uint64_t lin = (uint64_t)-k->jc.entry[i].tag + k->jc_cs_base;
+        note_page(v, lin);
+        note_page(v, lin + PAGE_SIZE);
+    }
+    jc_unpark(&v->jc[1], &k->jc);
+}
+
+/* What there is of the current address space goes; with all, of every one, and what is global too. */
+static void flush_tlbs(struct vcpu *v, bool all)
+{
+    struct vcpu_priv *p = v->priv;
     for (unsigned i = 0; i < 2; i++) {
-        if (what == MMU_FLUSH_ALL)
+        if (all)
             softtlb_flush_all(&v->tlb[i]);
         else
             softtlb_flush_nonglobal(&v->tlb[i]);
-        if (what == MMU_FLUSH_ALL || v->priv->jc_fleeting[i])
+        if (all || p->jc_fleeting[i])
             flush_jc(v, i);
     }
-    for (unsigned i = 0; i < 1u << ITLB_BITS; i++)
-        if (what == MMU_FLUSH_ALL || !v->priv->itlb[i].global)
-            v->priv->itlb[i].lin = ~0ull;
-    if (v->priv->win64)
-        window_flush(v->priv->win64, what == MMU_FLUSH_ALL);
-    if (v->priv->win32)
-        window_flush(v->priv->win32, what == MMU_FLUSH_ALL);
-    if (v->priv->direct)
+    p->generation = ++p->last_generation;
+    if (!all)
+        return;
+    p->global_generation = ++p->last_generation;
+    pcid_forget_all(v);
+    pcid_take_cr3(v);
+    cc_unlink_cross(p->cc, ~0ull);
+    p->n_code_large = 0;
+}
+
+/* ... from what does not tell address spaces apart. */
+static void flush_others(struct vcpu *v, bool all)
+{
+    struct vcpu_priv *p = v->priv;
+    if (p->win64)
+        window_flush(p->win64, all);
+    if (p->win32)
+        window_flush(p->win32, all);
+    if (p->direct)
         direct_cr3_loaded(v);
-    if (what == MMU_FLUSH_ALL) {
-        cc_unlink_cross(v->priv->cc, ~0ull);
-        v->priv->n_code_large = 0;
-    }
-    pttrace_flush(v, what == MMU_FLUSH_ALL);
+    pttrace_flush(v, all);
     wintax_flush(v);
+}
+
+void vcpu_mmu_flush(struct vcpu *v, enum mmu_flush what)
+{
+    v->stats->tlb_flushes++;
+    flush_tlbs(v, what == MMU_FLUSH_ALL);
+    flush_others(v, what == MMU_FLUSH_ALL);
     if (v->audit)
         selfcheck_flushed(v, what == MMU_FLUSH_ALL ? AUDIT_FLUSH_ALL : AUDIT_FLUSH_NONGLOBAL, 0);
+}
+
+void vcpu_mmu_cr3(struct vcpu *v, bool keep)
+{
+    uint16_t from = v->priv->pcids.current, to = pcid_of_cr3(v);
+    keep &= !v->pttrace; /* trap and emulate knows no address spaces but the current one */
+    if (to == from) {
+        bool same = v->priv->pcids.root == (v->c.cr3 & ~0xfffull);
+        pcid_take_cr3(v);
+        if (!keep || !same)
+            vcpu_mmu_flush(v, MMU_FLUSH_NONGLOBAL);
+        return;
+    }
+    pcid_leave(v);
+    flush_tlbs(v, false); /* kernel code that is not global */
+    pcid_enter(v, keep);
+    v->stats->tlb_flushes += !keep;
+    flush_others(v, false);
+    if (v->audit)
+        selfcheck_switched(v, to, keep);
+}
+
+void vcpu_mmu_invpcid(struct vcpu *v, uint16_t pcid)
+{
+    if (pcid == v->priv->pcids.current) {
+        vcpu_mmu_flush(v, MMU_FLUSH_NONGLOBAL);
+        return;
+    }
+    pcid_forget(v, pcid);
+    if (v->audit)
+        selfcheck_flushed_pcid(v, pcid);
+}
+
+void vcpu_mmu_flush_pcids(struct vcpu *v)
+{
+    pcid_forget_all(v);
+    if (v->audit)
+        selfcheck_flushed_pcid(v, AUDIT_PCIDS);
+    vcpu_mmu_flush(v, MMU_FLUSH_NONGLOBAL);
 }
 
 static void invlpg(struct vcpu *v, uint64_t lin)
@@ -159,7 +250,7 @@ static void invlpg(struct vcpu *v, uint64_t lin)
     unsigned shift = large ? 30 : 12;
     for (unsigned i = 0; i < 1u << ITLB_BITS; i++)
         if ((v->priv->itlb[i].lin ^ lin) >> shift == 0)
-            v->priv->itlb[i].lin = ~0ull;
+            v->priv->itlb[i].generation = 0; /* never one */
     if (v->priv->direct)
         direct_invlpg(v, lin);
     if (v->priv->win64)
@@ -196,6 +287,7 @@ void vcpu_trace_page(struct vcpu *v, uint64_t gpa, uint8_t why)
     }
     softtlb_protect(&v->tlb[0], gpmem_ptr(v->mem, gpa & PAGE_MASK));
     softtlb_protect(&v->tlb[1], gpmem_ptr(v->mem, gpa & PAGE_MASK));
+    pcid_protect(v, gpmem_ptr(v->mem, gpa & PAGE_MASK));
     if (v->priv->win64)
         window_protect(v->priv->win64, gpa);
     if (v->priv->win32)
@@ -234,6 +326,7 @@ void vcpu_drop_block(void *opaque, struct cc_block *b)
     struct vcpu *v = opaque;
     jc_drop(&v->jc[0], b->key.rip);
     jc_drop(&v->jc[1], b->key.rip);
+    pcid_drop_blocks(v);
     if (v->priv->link_from == b)
         v->priv->link_from = NULL;
     if (v->priv->enter_block == b)

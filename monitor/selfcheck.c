@@ -9,6 +9,7 @@
 struct walker {
     struct vcpu *v;
     enum audit_where where;
+    uint16_t pcid;
 };
 
 static bool once_in(struct vcpu *v, unsigned n) { return rng_small(&v->priv->check.lcg) % n == 0; }
@@ -27,24 +28,37 @@ static uint64_t gpa_of(const struct vcpu *v, const uint8_t *host)
 static void check_tlb(void *opaque, uint64_t lin, const uint8_t *host, bool write, bool global)
 {
     const struct walker *k = opaque;
-    struct audit_entry e = {.lin = lin, .gpa = gpa_of(k->v, host), .write = write, .global = global};
+    struct audit_entry e = {.lin = lin, .gpa = gpa_of(k->v, host), .write = write, .global = global, .pcid = k->pcid};
     audit_check(k->v->audit, &k->v->c, k->where, &e);
 }
 
 static void check_window(void *opaque, uint64_t lin, uint64_t gpa, bool write, bool global)
 {
     const struct walker *k = opaque;
-    struct audit_entry e = {.lin = lin, .gpa = gpa, .write = write, .global = global};
+    struct audit_entry e = {.lin = lin, .gpa = gpa, .write = write, .global = global, .pcid = k->pcid};
     audit_check(k->v->audit, &k->v->c, k->where, &e);
 }
 
 static void check_fetch(struct vcpu *v)
 {
+    const struct pcids *p = &v->priv->pcids;
     for (unsigned i = 0; i < 1u << ITLB_BITS; i++) {
         const struct itlb_entry *t = &v->priv->itlb[i];
-        struct audit_entry e = {.lin = t->lin, .gpa = t->gpa, .global = t->global, .exec = true};
-        if (t->lin != ~0ull && t->host)
+        struct audit_entry e = {.lin = t->lin, .gpa = t->gpa, .global = t->global, .exec = true, .pcid = p->current};
+        if (vcpu_itlb_holds(v, t) && t->host)
             audit_check(v->audit, &v->c, AUDIT_FETCH, &e);
+    }
+}
+
+static void check_parked(struct vcpu *v)
+{
+    for (unsigned i = 0; i < PCID_PARKS; i++) {
+        const struct pcid_park *k = &v->priv->pcids.park[i];
+        struct walker super = {v, AUDIT_TLB_SUPER, k->pcid}, user = {v, AUDIT_TLB_USER, k->pcid};
+        if (!k->used)
+            continue;
+        softtlb_park_each(&k->tlb[0], check_tlb, &super);
+        softtlb_park_each(&k->tlb[1], check_tlb, &user);
     }
 }
 
@@ -52,7 +66,7 @@ static void check_fetch(struct vcpu *v)
 static void walk_all(struct vcpu *v)
 {
     struct vcpu_priv *p = v->priv;
-    struct walker k = {v, AUDIT_TLB_SUPER};
+    struct walker k = {v, AUDIT_TLB_SUPER, p->pcids.current};
     bool compact = audit_is_full(v->audit);
     if (compact)
         audit_compact_begin(v->audit);
@@ -66,6 +80,7 @@ static void walk_all(struct vcpu *v)
     if (p->win32)
         window_each(p->win32, check_window, &k);
     check_fetch(v);
+    check_parked(v);
     if (compact)
         audit_compact_end(v->audit);
     v->stats->audit_walks++;
@@ -83,7 +98,9 @@ static void conclude(struct vcpu *v)
 
 void selfcheck_entered(struct vcpu *v, enum audit_where where, const struct audit_entry *e)
 {
-    audit_fill(v->audit, &v->c, where, e);
+    struct audit_entry mine = *e;
+    mine.pcid = v->priv->pcids.current;
+    audit_fill(v->audit, &v->c, where, &mine);
     v->stats->audit_fills++;
     if (audit_is_full(v->audit) || once_in(v, v->vm->cfg.check_shadow * FILLS_PER_FLUSH))
         walk_all(v);
@@ -118,10 +135,17 @@ static void check_gone(struct vcpu *v, uint64_t lin)
                 {AUDIT_TLB_USER, in_tlb(&v->tlb[1], lin)},
                 {AUDIT_WIN64, in_window(p->win64, lin)},
                 {AUDIT_WIN32, in_window(p->win32, lin)},
-                {AUDIT_FETCH, t->lin == (lin & PAGE_MASK)}};
+                {AUDIT_FETCH, t->lin == (lin & PAGE_MASK) && vcpu_itlb_holds(v, t)}};
     for (unsigned i = 0; i < sizeof look / sizeof look[0]; i++)
         if (look[i].there)
             audit_blame(v->audit, &v->c, look[i].where, AUDIT_FLUSHED, &e);
+}
+
+static void walk_at_times(struct vcpu *v)
+{
+    if (audit_is_full(v->audit) || once_in(v, v->vm->cfg.check_shadow))
+        walk_all(v);
+    conclude(v);
 }
 
 void selfcheck_flushed(struct vcpu *v, enum audit_flush what, uint64_t lin)
@@ -130,9 +154,25 @@ void selfcheck_flushed(struct vcpu *v, enum audit_flush what, uint64_t lin)
     v->stats->audit_flushes++;
     if (what == AUDIT_FLUSH_PAGE)
         check_gone(v, lin);
-    if (audit_is_full(v->audit) || once_in(v, v->vm->cfg.check_shadow))
-        walk_all(v);
-    conclude(v);
+    if (what == AUDIT_FLUSH_ALL) /* PCIDE may have changed */
+        audit_switch(v->audit, v->priv->pcids.current);
+    walk_at_times(v);
+}
+
+void selfcheck_switched(struct vcpu *v, uint16_t pcid, bool keep)
+{
+    audit_switch(v->audit, pcid);
+    if (!keep)
+        audit_flush(v->audit, AUDIT_FLUSH_NONGLOBAL, 0);
+    v->stats->audit_flushes += !keep;
+    walk_at_times(v);
+}
+
+void selfcheck_flushed_pcid(struct vcpu *v, uint16_t pcid)
+{
+    audit_flush_pcid(v->audit, pcid);
+    v->stats->audit_flushes++;
+    walk_at_times(v);
 }
 
 bool selfcheck_wants_world(struct vcpu *v) { return once_in(v, v->vm->cfg.check_shadow / 8 + 1); }

@@ -16,6 +16,10 @@ void selfcheck_destroy(struct vcpu *v);
 /* Callers test v->audit first. */
 void selfcheck_entered(struct vcpu *v, enum audit_where where, const struct audit_entry *e);
 void selfcheck_flushed(struct vcpu *v, enum audit_flush what, uint64_t lin);
+/* A CR3 load: this PCID is current now, with what was parked of it or, if not keep, flushed. */
+void selfcheck_switched(struct vcpu *v, uint16_t pcid, bool keep);
+/* INVPCID of a context that is not current, or of all (AUDIT_PCIDS). */
+void selfcheck_flushed_pcid(struct vcpu *v, uint16_t pcid);
 /* Shall this world's pages be compared with the tables? */
 bool selfcheck_wants_world(struct vcpu *v);
 void selfcheck_world_page(struct vcpu *v, const struct audit_entry *e);

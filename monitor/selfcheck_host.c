@@ -132,6 +132,11 @@ static void verify_tc(struct vcpu *v)
             continue;
         CHECK(cc_is_entry(p->cc, pc, rip));
     }
+    for (unsigned i = 0; i < PCID_PARKS; i++) {
+        const struct pcid_park *k = &p->pcids.park[i];
+        for (unsigned j = 0; j < k->jc.n && k->used; j++)
+            CHECK(cc_is_entry(p->cc, k->jc.entry[j].pc, (uint64_t)-k->jc.entry[j].tag));
+    }
     v->stats->tc_verified++;
 }
 

@@ -1,7 +1,7 @@
 /* monitor/sysexec.c - sys_exec: from the number of a system instruction to the function that carries it out. nofpu. */
 #include "monitor/sysfn_int.h"
 
-/* RSM outside SMM, MONITOR/MWAIT, INVPCID and the rest that CPUID does not offer. */
+/* RSM outside SMM, MONITOR/MWAIT and the rest that CPUID does not offer. */
 static int op_ud(struct vcpu *v, struct sys_op op) { return sys_fault(v, EXC_UD); }
 static int op_nm(struct vcpu *v, struct sys_op op) { return sys_fault(v, EXC_NM); }
 static int op_gp0(struct vcpu *v, struct sys_op op) { return fault_gp0(v); }
@@ -48,7 +48,7 @@ static sys_fn *const table[SYS_OP_COUNT] = {
     [SYS_OP_VERW] = sys_verify,
     [SYS_OP_ARPL] = sys_arpl,
     [SYS_OP_INVLPG] = sys_invlpg,
-    [SYS_OP_INVPCID] = op_ud,
+    [SYS_OP_INVPCID] = sys_invpcid,
     [SYS_OP_INVD] = sys_cache,
     [SYS_OP_WBINVD] = sys_cache,
     [SYS_OP_HLT] = sys_hlt,

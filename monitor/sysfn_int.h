@@ -51,6 +51,7 @@ int sys_sti(struct vcpu *v, struct sys_op op);
 int sys_pushf(struct vcpu *v, struct sys_op op);
 int sys_popf(struct vcpu *v, struct sys_op op);
 int sys_invlpg(struct vcpu *v, struct sys_op op);
+int sys_invpcid(struct vcpu *v, struct sys_op op);
 int sys_cache(struct vcpu *v, struct sys_op op); /* INVD WBINVD */
 int sys_hlt(struct vcpu *v, struct sys_op op);
 int sys_cpuid_insn(struct vcpu *v, struct sys_op op);

@@ -33,6 +33,11 @@ int seg_load(struct vcpu *v, unsigned seg, uint16_t sel);
 enum mmu_flush { MMU_FLUSH_NONGLOBAL, MMU_FLUSH_ALL };
 void vcpu_mmu_flush(struct vcpu *v, enum mmu_flush what);
 void vcpu_mmu_invlpg(struct vcpu *v, uint64_t lin);
+/* CR3 was loaded; keep: without a flush of what its PCID has (bit 63 of the source, SDM 3A 4.10.4.1). */
+void vcpu_mmu_cr3(struct vcpu *v, bool keep);
+/* INVPCID of all of one context; of all contexts, global translations apart. */
+void vcpu_mmu_invpcid(struct vcpu *v, uint16_t pcid);
+void vcpu_mmu_flush_pcids(struct vcpu *v);
 /* Port access through the engine's ops. Fills *val; returns 0 or SYS_EXIT (embedder must complete; see engine.h). */
 int vcpu_pio(struct vcpu *v, uint16_t port, unsigned size, bool is_write, uint32_t *val);
 #endif

@@ -123,6 +123,36 @@ int sys_invlpg(struct vcpu *v, struct sys_op op)
     return SYS_NEXT;
 }
 
+/* SDM 2A, INVPCID. The descriptor: PCID in bits 0-11, linear address in bits 64-127. */
+int sys_invpcid(struct vcpu *v, struct sys_op op)
+{
+    enum { ADDRESS, CONTEXT, ALL, ALL_NONGLOBAL };
+    const struct cpu *c = &v->c;
+    uint64_t lin, desc[2], type = gpr_read(c, op.reg, cpu_code64(c) ? 8 : 4, 0);
+    if (!cpumodel_has(v->cpu, CPU_FEAT_INVPCID))
+        return sys_fault(v, EXC_UD);
+    int err = need_cpl0(v);
+    if (!err)
+        err = mem_linear(v, op.seg, v->ea, sizeof desc, MEM_R, &lin);
+    if (!err)
+        err = mem_read(v, lin, desc, sizeof desc, MEM_R);
+    if (err)
+        return err;
+    uint16_t pcid = desc[0] & 0xfff;
+    if (type > ALL_NONGLOBAL || desc[0] >> 12 || (type <= CONTEXT && pcid && !(c->cr4 & CR4_PCIDE)) ||
+        (type == ADDRESS && !x86_is_canonical(desc[1])))
+        return fault_gp0(v);
+    if (type == ALL)
+        vcpu_mmu_flush(v, MMU_FLUSH_ALL);
+    else if (type == ALL_NONGLOBAL)
+        vcpu_mmu_flush_pcids(v);
+    else if (type == ADDRESS && pcid == pcid_of_cr3(v))
+        vcpu_mmu_invlpg(v, desc[1]);
+    else
+        vcpu_mmu_invpcid(v, pcid);
+    return SYS_NEXT;
+}
+
 /* Guest memory is coherent; nothing to write back, and nothing that INVD could lose. */
 int sys_cache(struct vcpu *v, struct sys_op op)
 {

@@ -33,7 +33,7 @@ int cr0_write(struct vcpu *v, uint64_t val)
     val = (val & CR0_DEFINED) | CR0_ET;
     uint64_t changed = val ^ c->cr0, efer = c->efer;
     if (changed & CR0_PG) {
-        if (!(val & CR0_PG) && cpu_code64(c))
+        if (!(val & CR0_PG) && (cpu_code64(c) || (c->cr4 & CR4_PCIDE)))
             return fault_gp0(v);
         if ((val & CR0_PG) && (efer & EFER_LME)) {
             if (!may_enter_long_mode(c))
@@ -60,6 +60,9 @@ int cr0_write(struct vcpu *v, uint64_t val)
 static int cr3_write(struct vcpu *v, uint64_t val)
 {
     struct cpu *c = &v->c;
+    bool keep = (c->cr4 & CR4_PCIDE) && val >> 63;
+    if (keep)
+        val &= ~(1ull << 63);
     if (cpu_long_mode(c)) {
         if (val >> GUEST_MAXPHYADDR)
             return fault_gp0(v);
@@ -69,7 +72,7 @@ static int cr3_write(struct vcpu *v, uint64_t val)
             return err;
     }
     c->cr3 = val;
-    vcpu_mmu_flush(v, MMU_FLUSH_NONGLOBAL);
+    vcpu_mmu_cr3(v, keep);
     return SYS_NEXT;
 }
 
@@ -84,7 +87,7 @@ static uint64_t cr4_allowed(const struct vcpu *v)
         {CR4_PSE, CPU_FEAT_PSE},           {CR4_PAE, CPU_FEAT_PAE},           {CR4_MCE, CPU_FEAT_MCE},
         {CR4_PGE, CPU_FEAT_PGE},           {CR4_OSFXSR, CPU_FEAT_FXSR},       {CR4_OSXMMEXCPT, CPU_FEAT_SSE},
         {CR4_UMIP, CPU_FEAT_UMIP},         {CR4_FSGSBASE, CPU_FEAT_FSGSBASE}, {CR4_OSXSAVE, CPU_FEAT_XSAVE},
-        {CR4_SMEP, CPU_FEAT_SMEP},         {CR4_SMAP, CPU_FEAT_SMAP},
+        {CR4_SMEP, CPU_FEAT_SMEP},         {CR4_SMAP, CPU_FEAT_SMAP},         {CR4_PCIDE, CPU_FEAT_PCID},
     };
     uint64_t bits = CR4_PCE;
     for (unsigned i = 0; i < sizeof(by_feat) / sizeof(by_feat[0]); i++)
@@ -105,8 +108,10 @@ static int cr4_write(struct vcpu *v, uint64_t val)
         if (err)
             return err;
     }
+    if ((changed & val & CR4_PCIDE) && (!cpu_long_mode(c) || (c->cr3 & 0xfff)))
+        return fault_gp0(v);
     c->cr4 = val;
-    if (changed & CR4_PAGING)
+    if (changed & (CR4_PAGING | CR4_PCIDE))
         vcpu_mmu_flush(v, MMU_FLUSH_ALL);
     cpu_update_key(c);
     return SYS_NEXT;

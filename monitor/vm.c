@@ -171,8 +171,6 @@ static int init_vcpu(struct vm *vm, struct vcpu *v)
         softtlb_init(&v->tlb[i]);
         jc_create(&v->jc[i]);
     }
-    for (unsigned i = 0; i < 1u << ITLB_BITS; i++)
-        p->itlb[i].lin = ~0ull;
     fill_layout(v, &p->layout);
     int rc = direct_create(&p->direct, v, vm->cfg.user, &p->direct_why); /* forks: before there is much to copy */
     if (!rc)

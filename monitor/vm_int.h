@@ -9,6 +9,7 @@
 #include "monitor/engine.h"
 #include "monitor/fpu.h"
 #include "monitor/mem.h"
+#include "monitor/pcid.h"
 #include "monitor/pttrace.h"
 #include "monitor/selfcheck.h"
 #include "monitor/sysinsn.h"
@@ -53,6 +54,7 @@ enum tc_exit {
 #define CODE_LARGE_MAX 32u
 struct itlb_entry {
     uint64_t lin, gpa;
+    uint64_t generation; /* of the translations it is one of */
     uint8_t *host;
     bool global, user;
 };
@@ -114,9 +116,12 @@ struct vcpu_priv {
     uint32_t jc_key[2];
     uint64_t jc_cs_base[2];
     uint32_t jc_cs_limit[2];
-    bool jc_used[2], jc_fleeting[2]; /* has entries; has some of pages that are not global */
-    uint64_t jc_pages[128];          /* linear pages with entries in either, by their low 12 bits and half */
+    bool jc_used[2], jc_fleeting[2], jc_lasting[2]; /* has entries; of pages that are not global; of some that are */
+    uint64_t jc_pages[128]; /* linear pages with entries in either, by their low 12 bits and half */
     struct itlb_entry itlb[1u << ITLB_BITS];
+    struct pcids pcids;
+    uint64_t generation, global_generation,
+        last_generation;                 /* of the current address space's translations, of global ones (pcid.h) */
     uint64_t code_large[CODE_LARGE_MAX]; /* large pages that code was fetched from: first address | log2 of the size */
     unsigned n_code_large;               /* more than CODE_LARGE_MAX: not known which */
     struct cc_block *enter_block;        /* being entered or last entered ... */
@@ -230,6 +235,7 @@ static inline void user_clock_stop(struct vcpu *v)
 /* Takes what the embedder put into v->exit for the access that is about to be repeated. */
 void vcpu_complete_io(struct vcpu *v);
 /* mmu.c */
+bool vcpu_itlb_holds(const struct vcpu *v, const struct itlb_entry *t);
 int vcpu_fetch(struct vcpu *v, uint64_t lin, uint64_t *gpa, uint8_t **host, bool *global);
 void vcpu_mark_code(struct vcpu *v, uint64_t gpa);
 /* GP_CODE or GP_PT: takes the right to write away from every mapping of the page. */
@@ -238,6 +244,9 @@ void vcpu_trace_page(struct vcpu *v, uint64_t gpa, uint8_t why);
 void vcpu_trace_write_page(struct vcpu *v, uint64_t gpa);
 void vcpu_jc_check(struct vcpu *v, uint32_t mode);
 void vcpu_jc_enter(struct vcpu *v, const struct cc_block *b, bool global);
+/* pcid.c: the jump cache of user code, to and from a parking place */
+void vcpu_jc_park(struct vcpu *v, struct pcid_park *k);
+void vcpu_jc_unpark(struct vcpu *v, struct pcid_park *k);
 void vcpu_drop_block(void *opaque, struct cc_block *b);
 void vcpu_dma_hook(void *opaque, uint64_t gpa, size_t bytes);
 /* block.c: finds or makes the block at the current rip. NULL with *err = SYS_FAULT or SYS_EXIT. */

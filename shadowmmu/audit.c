@@ -25,16 +25,20 @@ struct record {
     uint32_t mode;
     uint8_t where, shift, page_shift; /* size of the record; of the guest's page */
     bool write, global, seen;
+    uint16_t pcid; /* NO_PCID if it is global */
 };
-/* The last INVLPG of a page of this size. */
+/* The last INVLPG of a page of this size, in this context or (NO_PCID) in any. */
 struct event {
     uint64_t page, serial;
     unsigned shift; /* 0 = free */
+    uint16_t pcid;
 };
+#define NO_PCID AUDIT_PCIDS
 struct audit {
     struct gpmem *mem;
     uint64_t serial, fills;
-    uint64_t flushed_all, flushed_nonglobal;
+    uint64_t flushed_all, flushed_nonglobal[AUDIT_PCIDS];
+    uint16_t pcid; /* current */
     enum audit_flush last;
     uint64_t last_lin;
     unsigned n_records, n_events;
@@ -209,58 +213,79 @@ static bool blame(struct audit *a, const struct cpu *c, enum audit_where where, 
 
 /* ---- the model ---- */
 
-static unsigned record_slot(enum audit_where where, uint64_t page, unsigned shift)
+static unsigned record_slot(enum audit_where where, uint16_t pcid, uint64_t page, unsigned shift)
 {
-    return (unsigned)(((page >> shift) * 8 + where) * 0x9e3779b97f4a7c15ull >> (64 - RECORD_BITS));
+    return (unsigned)((((page >> shift) * 8 + where) * 0x9e3779b97f4a7c15ull + pcid * 0xd6e8feb86659fd93ull) >>
+                      (64 - RECORD_BITS));
 }
 
 /* The record of this page, or the free one where it would go. One slot is always free. */
-static struct record *find(struct audit *a, enum audit_where where, uint64_t page, unsigned shift)
+static struct record *find(struct audit *a, enum audit_where where, uint16_t pcid, uint64_t page, unsigned shift)
 {
-    unsigned i = record_slot(where, page, shift);
+    unsigned i = record_slot(where, pcid, page, shift);
     for (;; i = (i + 1) & (RECORDS - 1)) {
         struct record *r = &a->record[i];
-        if (!r->serial || (r->page == page && r->shift == shift && r->where == where))
+        if (!r->serial || (r->page == page && r->shift == shift && r->where == where && r->pcid == pcid))
             return r;
     }
 }
 
-static struct event *find_event(struct audit *a, uint64_t page, unsigned shift)
+static struct event *find_event(struct audit *a, uint16_t pcid, uint64_t page, unsigned shift)
 {
-    unsigned i = (unsigned)(((page >> shift) * 4 + shift) * 0x9e3779b97f4a7c15ull >> (64 - EVENT_BITS));
+    unsigned i = (unsigned)((((page >> shift) * 4 + shift) * 0x9e3779b97f4a7c15ull + pcid * 0xd6e8feb86659fd93ull) >>
+                            (64 - EVENT_BITS));
     for (;; i = (i + 1) & (EVENTS - 1)) {
         struct event *e = &a->event[i];
-        if (!e->shift || (e->page == page && e->shift == shift))
+        if (!e->shift || (e->page == page && e->shift == shift && e->pcid == pcid))
             return e;
     }
 }
 
 bool audit_is_full(const struct audit *a) { return a->n_records > RECORDS / 4 * 3 || a->n_events > EVENTS / 4 * 3; }
 
-void audit_flush(struct audit *a, enum audit_flush what, uint64_t lin)
+static void note_event(struct audit *a, uint16_t pcid, uint64_t lin)
 {
     static const uint8_t size[] = {12, 21, 22, 30};
+    for (unsigned i = 0; i < 4 && a->n_events < EVENTS - 4; i++) {
+        uint64_t page = lin >> size[i] << size[i];
+        struct event *e = find_event(a, pcid, page, size[i]);
+        a->n_events += !e->shift;
+        *e = (struct event){page, a->serial, size[i], pcid};
+    }
+}
+
+void audit_flush(struct audit *a, enum audit_flush what, uint64_t lin)
+{
     a->last = what;
     a->last_lin = lin;
     a->serial++;
     if (what == AUDIT_FLUSH_ALL)
-        a->flushed_all = a->flushed_nonglobal = a->serial;
+        a->flushed_all = a->serial;
     else if (what == AUDIT_FLUSH_NONGLOBAL)
-        a->flushed_nonglobal = a->serial;
-    for (unsigned i = 0; i < 4 && what == AUDIT_FLUSH_PAGE && a->n_events < EVENTS - 4; i++) {
-        uint64_t page = lin >> size[i] << size[i];
-        struct event *e = find_event(a, page, size[i]);
-        a->n_events += !e->shift;
-        *e = (struct event){page, a->serial, size[i]};
-    }
+        a->flushed_nonglobal[a->pcid] = a->serial;
+    if (what != AUDIT_FLUSH_PAGE)
+        return;
+    note_event(a, a->pcid, lin);
+    note_event(a, NO_PCID, lin);
+}
+
+void audit_switch(struct audit *a, uint16_t pcid) { a->pcid = pcid; }
+
+void audit_flush_pcid(struct audit *a, uint16_t pcid)
+{
+    a->last = AUDIT_FLUSH_NONGLOBAL;
+    a->serial++;
+    for (unsigned i = 0; i < AUDIT_PCIDS; i++)
+        if (i == pcid || pcid == AUDIT_PCIDS)
+            a->flushed_nonglobal[i] = a->serial;
 }
 
 /* Has a flush covered the record? */
 static bool is_flushed(struct audit *a, const struct record *r)
 {
-    if (r->serial < a->flushed_all || (!r->global && r->serial < a->flushed_nonglobal))
+    if (r->serial < a->flushed_all || (!r->global && r->serial < a->flushed_nonglobal[r->pcid]))
         return true;
-    const struct event *e = find_event(a, r->page >> r->page_shift << r->page_shift, r->page_shift);
+    const struct event *e = find_event(a, r->pcid, r->page >> r->page_shift << r->page_shift, r->page_shift);
     return e->shift && e->serial > r->serial;
 }
 
@@ -319,7 +344,8 @@ bool audit_fill(struct audit *a, const struct cpu *c, enum audit_where where, co
     bool window = where == AUDIT_WIN64 || where == AUDIT_WIN32;
     unsigned shift = window && p.shift >= LARGE ? LARGE : SMALL;
     uint64_t page = e->lin >> shift << shift;
-    struct record *r = find(a, where, page, shift);
+    uint16_t pcid = p.g ? NO_PCID : e->pcid;
+    struct record *r = find(a, where, pcid, page, shift);
     if (!r->serial && a->n_records < RECORDS - 1)
         a->n_records++;
     else if (!r->serial) /* nobody compacted: leave what does not fit unchecked rather than call it unknown */
@@ -328,7 +354,7 @@ bool audit_fill(struct audit *a, const struct cpu *c, enum audit_where where, co
     /* A large page is entered with all of the guest's rights: which pieces the window made writable is not the guest's affair. */
     bool write = e->write || (shift == LARGE && p.d && (p.w || !(c->cr0 & CR0_WP)));
     *r = (struct record){page,  gpa, a->serial, mode_of(c), (uint8_t)where, (uint8_t)shift, (uint8_t)p.shift,
-                         write, p.g, true};
+                         write, p.g, true,      pcid};
     return true;
 }
 
@@ -351,16 +377,23 @@ static enum audit_rule allows(struct audit *a, const struct cpu *c, struct recor
 
 bool audit_check(struct audit *a, const struct cpu *c, enum audit_where where, const struct audit_entry *e)
 {
-    struct record *small = find(a, where, e->lin & PAGE_MASK, SMALL);
-    struct record *large = find(a, where, e->lin >> LARGE << LARGE, LARGE);
-    enum audit_rule rule = allows(a, c, small, e), other = allows(a, c, large, e);
+    /* A structure may take a global page for one of this address space only; and a large page may have been cut to pieces. */
+    const uint16_t pcid[] = {e->pcid, NO_PCID};
+    static const uint8_t shift[] = {SMALL, LARGE};
+    enum audit_rule rule = AUDIT_UNKNOWN;
+    uint64_t entered = 0;
     bool full = a->n_records >= RECORDS - 1 || a->n_events >= EVENTS - 4;
-    if (rule == AUDIT_UNKNOWN || other == AUDIT_OK)
-        rule = other;
+    for (unsigned i = 0; i < 4; i++) {
+        struct record *r = find(a, where, pcid[i / 2], e->lin >> shift[i % 2] << shift[i % 2], shift[i % 2]);
+        enum audit_rule other = allows(a, c, r, e);
+        if (rule == AUDIT_UNKNOWN || other == AUDIT_OK)
+            rule = other;
+        entered = entered ? entered : r->serial;
+    }
     if (rule != AUDIT_OK && !full)
-        return blame(a, c, where, rule, e, small->serial ? small->serial : large->serial);
+        return blame(a, c, where, rule, e, entered);
     rule = frame_rule(a, e);
-    return rule == AUDIT_OK || blame(a, c, where, rule, e, small->serial);
+    return rule == AUDIT_OK || blame(a, c, where, rule, e, entered);
 }
 
 void audit_compact_begin(struct audit *a)
@@ -389,7 +422,7 @@ void audit_compact_end(struct audit *a)
         at->serial = 0;
         if (!r.seen)
             continue;
-        *find(a, (enum audit_where)r.where, r.page, r.shift) = r;
+        *find(a, (enum audit_where)r.where, r.pcid, r.page, r.shift) = r;
         a->n_records++;
     }
 }

@@ -60,10 +60,12 @@ const char *audit_rule_text(enum audit_rule r);
 
 enum audit_flush { AUDIT_FLUSH_NONE, AUDIT_FLUSH_PAGE, AUDIT_FLUSH_NONGLOBAL, AUDIT_FLUSH_ALL };
 
+#define AUDIT_PCIDS 4096u
 /* One entry, as the shadow structure has it. */
 struct audit_entry {
     uint64_t lin, gpa; /* 4 KiB pages */
     bool write, global, exec;
+    uint16_t pcid; /* whose it is, if it is not global; 0 without CR4.PCIDE */
 };
 #define AUDIT_LEVELS 4
 /* The first violation found, for the report. */
@@ -87,6 +89,10 @@ bool audit_fill(struct audit *a, const struct cpu *c, enum audit_where where, co
 bool audit_compare(struct audit *a, const struct cpu *c, enum audit_where where, const struct audit_entry *e);
 /* The guest's flush has been carried out. lin: AUDIT_FLUSH_PAGE only. */
 void audit_flush(struct audit *a, enum audit_flush what, uint64_t lin);
+/* Another PCID is current from now on: flushes are of its translations (and of global ones). */
+void audit_switch(struct audit *a, uint16_t pcid);
+/* INVPCID has been carried out: nothing that is not global is left of this context; AUDIT_PCIDS: of any. */
+void audit_flush_pcid(struct audit *a, uint16_t pcid);
 /* Is this entry, found in a shadow structure, one that may be there? False: a violation. */
 bool audit_check(struct audit *a, const struct cpu *c, enum audit_where where, const struct audit_entry *e);
 /* Something else found it wrong. */

@@ -14,41 +14,50 @@ static inline bool is_filled(const struct softtlb *t, unsigned i) { return stlb_
 static void forget_stack(struct softtlb *t) { t->stack_r = t->stack_w = (struct stlb_stack){STLB_STACK_NONE, 0}; }
 static void drop(struct softtlb *t, unsigned i) { t->tag_r[i] = t->tag_w[i] = never_tag(i); }
 
+static void empty_lists(struct softtlb *t)
+{
+    forget_stack(t);
+    t->fleeting.n = t->lasting.n = 0;
+    t->large = 0;
+    t->huge = false;
+}
+
 void softtlb_init(struct softtlb *t)
 {
     /* A tag of 0 is that of page 0: of another index everywhere else, but also one past the end of the address space. */
     drop(t, 0);
     drop(t, STLB_SIZE - 1);
-    forget_stack(t);
-    t->n_listed = 0;
-    t->large = 0;
-    t->huge = false;
+    empty_lists(t);
+}
+
+static void drop_all(struct softtlb *t, const struct stlb_list *l)
+{
+    for (unsigned k = 0; k < l->n; k++)
+        drop(t, l->at[k]);
 }
 
 void softtlb_flush_all(struct softtlb *t)
 {
-    for (unsigned k = 0; k < t->n_listed; k++)
-        drop(t, t->listed[k]);
-    forget_stack(t);
-    t->n_listed = 0;
-    t->large = 0;
-    t->huge = false;
+    drop_all(t, &t->fleeting);
+    drop_all(t, &t->lasting);
+    empty_lists(t);
 }
 
 void softtlb_flush_nonglobal(struct softtlb *t)
 {
-    unsigned kept = 0;
     forget_stack(t);
-    for (unsigned k = 0; k < t->n_listed; k++) {
-        unsigned i = t->listed[k];
-        if (!is_filled(t, i))
-            continue;
-        if (is_global(t, i))
-            t->listed[kept++] = (uint16_t)i;
-        else
-            drop(t, i);
-    }
-    t->n_listed = kept;
+    for (unsigned k = 0; k < t->fleeting.n; k++)
+        if (!is_global(t, t->fleeting.at[k]))
+            drop(t, t->fleeting.at[k]);
+    t->fleeting.n = 0;
+}
+
+static void enlist(struct softtlb *t, unsigned i, bool global)
+{
+    struct stlb_list *l = global ? &t->lasting : &t->fleeting;
+    if (l->n == STLB_LISTED)
+        softtlb_flush_all(t);
+    l->at[l->n++] = (uint16_t)i;
 }
 
 void softtlb_fill(struct softtlb *t, uint64_t lin, const uint8_t *host_page, uint64_t page_bytes, bool write,
@@ -57,11 +66,8 @@ void softtlb_fill(struct softtlb *t, uint64_t lin, const uint8_t *host_page, uin
     unsigned i = stlb_index(lin);
     uint64_t bit = 1ull << (i % 64);
     forget_stack(t);
-    if (!is_filled(t, i)) {
-        if (t->n_listed == STLB_LISTED)
-            softtlb_flush_all(t);
-        t->listed[t->n_listed++] = (uint16_t)i;
-    }
+    if (!is_filled(t, i) || is_global(t, i) != global)
+        enlist(t, i, global);
     t->tag_r[i] = -(int64_t)PAGE(lin);
     t->tag_w[i] = write ? -(int64_t)PAGE(lin) : never_tag(i);
     t->addend[i] = (uint64_t)(uintptr_t)host_page - PAGE(lin);
@@ -72,36 +78,99 @@ void softtlb_fill(struct softtlb *t, uint64_t lin, const uint8_t *host_page, uin
     }
 }
 
-void softtlb_flush_page(struct softtlb *t, uint64_t lin)
+/* One page again and again must not fill the list. */
+static void delist_last(struct stlb_list *l, unsigned i)
 {
-    unsigned i = stlb_index(lin), shift = t->huge ? 30 : 22, kept = 0;
-    forget_stack(t);
-    if (t->tag_r[i] == -(int64_t)PAGE(lin)) {
-        drop(t, i);
-        if (t->n_listed && t->listed[t->n_listed - 1] == i) /* one page again and again must not fill the list */
-            t->n_listed--;
-    }
-    if (!t->huge && !(t->large >> (lin >> 21 & 63) & 1))
-        return;
-    for (unsigned k = 0; k < t->n_listed; k++) {
-        i = t->listed[k];
+    if (l->n && l->at[l->n - 1] == i)
+        l->n--;
+}
+
+static void drop_large(struct softtlb *t, struct stlb_list *l, uint64_t lin)
+{
+    unsigned shift = t->huge ? 30 : 22, kept = 0;
+    for (unsigned k = 0; k < l->n; k++) {
+        unsigned i = l->at[k];
         if (!is_filled(t, i))
             continue;
         if (((uint64_t)-t->tag_r[i] ^ lin) >> shift == 0)
             drop(t, i);
         else
-            t->listed[kept++] = (uint16_t)i;
+            l->at[kept++] = (uint16_t)i;
     }
-    t->n_listed = kept;
+    l->n = kept;
+}
+
+void softtlb_flush_page(struct softtlb *t, uint64_t lin)
+{
+    unsigned i = stlb_index(lin);
+    forget_stack(t);
+    if (t->tag_r[i] == -(int64_t)PAGE(lin)) {
+        drop(t, i);
+        delist_last(is_global(t, i) ? &t->lasting : &t->fleeting, i);
+    }
+    if (!t->huge && !(t->large >> (lin >> 21 & 63) & 1))
+        return;
+    drop_large(t, &t->fleeting, lin);
+    drop_large(t, &t->lasting, lin);
+}
+
+static void protect_listed(struct softtlb *t, const struct stlb_list *l, const uint8_t *host_page)
+{
+    for (unsigned k = 0; k < l->n; k++) {
+        unsigned i = l->at[k];
+        if (page_at(t, i) + t->addend[i] == (uintptr_t)host_page)
+            t->tag_w[i] = never_tag(i);
+    }
 }
 
 void softtlb_protect(struct softtlb *t, const uint8_t *host_page)
 {
     forget_stack(t);
-    for (unsigned k = 0; k < t->n_listed; k++) {
-        unsigned i = t->listed[k];
-        if (page_at(t, i) + t->addend[i] == (uintptr_t)host_page)
-            t->tag_w[i] = never_tag(i);
+    protect_listed(t, &t->fleeting, host_page);
+    protect_listed(t, &t->lasting, host_page);
+}
+
+void softtlb_park(struct softtlb *t, struct stlb_park *park)
+{
+    park->n = 0;
+    park->large = t->large;
+    park->huge = t->huge;
+    for (unsigned k = t->fleeting.n; k-- > 0 && park->n < STLB_PARKED;) {
+        unsigned i = t->fleeting.at[k];
+        if (!is_filled(t, i) || is_global(t, i))
+            continue;
+        park->entry[park->n].tag_r = t->tag_r[i];
+        park->entry[park->n].tag_w = t->tag_w[i];
+        park->entry[park->n++].addend = t->addend[i];
+        drop(t, i); /* it may be listed twice */
+    }
+    softtlb_flush_nonglobal(t);
+}
+
+void softtlb_unpark(struct softtlb *t, struct stlb_park *park)
+{
+    forget_stack(t);
+    for (unsigned k = park->n; k-- > 0;) { /* the first is the one made last */
+        unsigned i = stlb_index((uint64_t)-park->entry[k].tag_r);
+        if (is_filled(t, i))
+            continue;
+        t->tag_r[i] = park->entry[k].tag_r;
+        t->tag_w[i] = park->entry[k].tag_w;
+        t->addend[i] = park->entry[k].addend;
+        t->global[i / 64] &= ~(1ull << (i % 64));
+        enlist(t, i, false);
+    }
+    t->large |= park->large;
+    t->huge |= park->huge;
+    park->n = 0;
+}
+
+void softtlb_park_protect(struct stlb_park *park, const uint8_t *host_page)
+{
+    for (unsigned k = 0; k < park->n; k++) {
+        uint64_t lin = (uint64_t)-park->entry[k].tag_r;
+        if (lin + park->entry[k].addend == (uintptr_t)host_page)
+            park->entry[k].tag_w = never_tag(stlb_index(lin));
     }
 }
 
@@ -127,4 +196,15 @@ void softtlb_each(const struct softtlb *t,
     }
     each_stack(t, &t->stack_r, false, f, opaque);
     each_stack(t, &t->stack_w, true, f, opaque);
+}
+
+void softtlb_park_each(const struct stlb_park *park,
+                       void (*f)(void *opaque, uint64_t lin, const uint8_t *host, bool write, bool global),
+                       void *opaque)
+{
+    for (unsigned k = 0; k < park->n; k++) {
+        uint64_t lin = (uint64_t)-park->entry[k].tag_r;
+        f(opaque, lin, (const uint8_t *)(uintptr_t)(lin + park->entry[k].addend),
+          park->entry[k].tag_w == park->entry[k].tag_r, false);
+    }
 }

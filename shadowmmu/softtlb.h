@@ -26,17 +26,21 @@ struct stlb_stack {
     int64_t tag;
     uint64_t addend;
 };
+/* Indexes of filled entries (and of some emptied or refilled ones). */
+struct stlb_list {
+    uint32_t n;
+    uint16_t at[STLB_LISTED];
+};
 struct softtlb {
     struct stlb_stack stack_r,
         stack_w; /* of what the tables have, for reads and for writes; emptied at every change of them */
     int64_t tag_r[STLB_SIZE];
     int64_t tag_w[STLB_SIZE];
     uint64_t addend[STLB_SIZE];
-    uint64_t global[STLB_SIZE / 64]; /* survives a CR3 load */
-    uint16_t listed[STLB_LISTED];    /* indexes of all filled entries (and of some emptied ones) */
-    uint32_t n_listed;
-    bool huge;      /* a part of a page larger than 4 MiB was entered */
-    uint64_t large; /* bit n: a part of a large page with (linear >> 21) & 63 == n was entered */
+    uint64_t global[STLB_SIZE / 64];    /* survives a CR3 load */
+    struct stlb_list fleeting, lasting; /* of entries that are not global; of those that are */
+    bool huge;                          /* a part of a page larger than 4 MiB was entered */
+    uint64_t large;                     /* bit n: a part of a large page with (linear >> 21) & 63 == n was entered */
 };
 #define STLB_STACK_NONE INT64_MIN /* minus 2^63, which is 2^63 */
 /* Minus the window's distance from the page for a last byte whose bits 9 to 11 are n: the access is around its middle if it can be. */
@@ -45,6 +49,17 @@ static inline int64_t stlb_stack_from(unsigned n)
     int64_t from = ((int64_t)n - 2) * 512;
     return -(from < STLB_STACK_SPAN ? STLB_STACK_SPAN : from > STLB_STACK_WINDOW ? STLB_STACK_WINDOW : from);
 }
+/* What an address space had that is not current: kept for when it is again (PCIDs, SDM 3A 4.10.1). */
+#define STLB_PARKED 256u
+struct stlb_park {
+    uint32_t n;
+    bool huge; /* as in softtlb */
+    uint64_t large;
+    struct {
+        int64_t tag_r, tag_w;
+        uint64_t addend;
+    } entry[STLB_PARKED];
+};
 static inline bool stlb_stack_is(const struct stlb_stack *s, uint64_t lin)
 {
     return s->tag != STLB_STACK_NONE && ((uint64_t)-s->tag ^ lin) >> 12 == 0;
@@ -60,6 +75,15 @@ void softtlb_flush_all(struct softtlb *t);
 void softtlb_flush_nonglobal(struct softtlb *t);
 /* One guest page, all of it if it may be a large one. */
 void softtlb_flush_page(struct softtlb *t, uint64_t lin);
+/* Everything that is not global leaves t, the entries made last for *park, as many as it holds. What was in it is forgotten. */
+void softtlb_park(struct softtlb *t, struct stlb_park *park);
+/* ... and comes back. t has nothing but global entries. *park is empty afterwards. */
+void softtlb_unpark(struct softtlb *t, struct stlb_park *park);
+void softtlb_park_protect(struct stlb_park *park, const uint8_t *host_page);
+/* As softtlb_each. */
+void softtlb_park_each(const struct stlb_park *park,
+                       void (*f)(void *opaque, uint64_t lin, const uint8_t *host, bool write, bool global),
+                       void *opaque);
 /* Calls f for every entry, whatever the list of filled ones says: for the audit. */
 void softtlb_each(const struct softtlb *t,
                   void (*f)(void *opaque, uint64_t lin, const uint8_t *host, bool write, bool global), void *opaque);

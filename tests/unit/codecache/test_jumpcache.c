@@ -105,3 +105,37 @@ Test(jumpcache, a_page_at_the_start_of_the_address_space_reaches_back_over_its_e
     cr_expect(!hits(0xfffffff8) && !hits(0x10));
     cr_expect(hits(0x12340));
 }
+
+static struct jc_park park;
+
+Test(jumpcache, what_was_parked_comes_back)
+{
+    jc_init(&jc);
+    fill(100);
+    jc_drop(&jc, 0x400000);
+    jc_park(&jc, &park);
+    cr_expect_eq(count_hits(100), 0);
+    jc_fill(&jc, 0x900000, 7);
+    jc_flush(&jc);
+    jc_unpark(&jc, &park);
+    cr_expect_eq(count_hits(100), 99);
+    cr_expect(!hits(0x400000) && !hits(0x900000));
+    jc_flush(&jc);
+    cr_expect_eq(count_hits(100), 0);
+}
+
+Test(jumpcache, the_newest_are_parked_and_none_if_it_is_not_known_which)
+{
+    jc_init(&jc);
+    fill(JC_PARKED + 100);
+    jc_park(&jc, &park);
+    cr_expect_eq(park.n, JC_PARKED);
+    jc_unpark(&jc, &park);
+    cr_expect_eq(count_hits(JC_PARKED + 100), JC_PARKED);
+    cr_expect(!hits(0x400000));
+    for (unsigned i = 0; i <= JC_LOG; i++)
+        jc_fill(&jc, 0x400000, 1);
+    jc_park(&jc, &park);
+    cr_expect_eq(park.n, 0);
+    cr_expect(!hits(0x400000));
+}

@@ -12,12 +12,15 @@
 #define sys_xgetbv t_xgetbv
 #define sys_xsetbv t_xsetbv
 #define vcpu_mmu_flush t_sysreg_flush
+#define vcpu_mmu_cr3 t_sysreg_cr3
 #include "monitor/sysreg.c"
 #include "tests/unit/monitor/test_segment_env.h"
 #include <criterion/criterion.h>
 
+#define CR3_KEPT 100
 static int flushed = -1;
 void vcpu_mmu_flush(struct vcpu *w, enum mmu_flush what) { flushed = what; }
+void vcpu_mmu_cr3(struct vcpu *w, bool keep) { flushed = keep ? CR3_KEPT : MMU_FLUSH_NONGLOBAL; }
 
 TestSuite(sysreg, .fini = env_free);
 
@@ -141,12 +144,45 @@ Test(sysreg, cr3_flushes_what_is_not_global)
     GP0(to_cr(3, 1ull << 63));
 }
 
+Test(sysreg, pcide_needs_long_mode_and_pcid_0)
+{
+    env_long(0);
+    offer_all();
+    v->c.cr3 = TABLES | 0x18;
+    GP0(to_cr(4, CR4_PAE | CR4_PCIDE));
+    v->c.cr3 = TABLES;
+    cr_expect_eq(to_cr(4, CR4_PAE | CR4_PCIDE), SYS_NEXT);
+    cr_expect_eq(flushed, MMU_FLUSH_ALL);
+    cr_expect_eq(to_cr(3, TABLES | 0x18), SYS_NEXT);
+    cr_expect_eq(flushed, MMU_FLUSH_NONGLOBAL);
+    cr_expect_eq(to_cr(3, TABLES | 0x19 | 1ull << 63), SYS_NEXT);
+    cr_expect_eq(flushed, CR3_KEPT);
+    cr_expect_eq(from_cr(3), TABLES | 0x19, "bit 63 is not kept");
+    cr_expect_eq(to_cr(4, CR4_PAE | CR4_PCIDE | CR4_OSXSAVE), SYS_NEXT, "set already");
+    GP0(to_cr(3, 1ull << 62));
+    v->c.seg[S_CS].attr &= (uint16_t)~SEG_L; /* compatibility mode may switch paging off, but not with PCIDE */
+    cpu_update_key(&v->c);
+    GP0(to_cr(0, CR0_PE));
+    env_long(0);
+    v->c.cr4 |= CR4_PCIDE;
+    offer_all();
+    cr_expect_eq(to_cr(4, CR4_PAE), SYS_NEXT);
+    cr_expect_eq(flushed, MMU_FLUSH_ALL);
+    GP0(to_cr(3, TABLES | 1ull << 63));
+}
+
+Test(sysreg, pcide_is_for_long_mode_only)
+{
+    env_prot(0);
+    offer_all();
+    GP0(to_cr(4, CR4_PCIDE));
+}
+
 Test(sysreg, cr4_has_only_what_cpuid_offers)
 {
     env_long(0);
     offer_all();
     GP0(to_cr(4, CR4_PAE | CR4_SMEP));
-    GP0(to_cr(4, CR4_PAE | CR4_PCIDE));
     GP0(to_cr(4, CR4_PAE | CR4_LA57));
     GP0(to_cr(4, 0)); /* PAE cannot go in long mode */
     cr_expect_eq(to_cr(4, CR4_PAE | CR4_OSXSAVE | CR4_FSGSBASE), SYS_NEXT);

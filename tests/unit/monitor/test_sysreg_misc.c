@@ -4,6 +4,7 @@
 #define sys_pushf t_pushf
 #define sys_popf t_popf
 #define sys_invlpg t_invlpg
+#define sys_invpcid t_invpcid
 #define sys_cache t_cache
 #define sys_hlt t_hlt
 #define sys_rdtsc t_rdtsc

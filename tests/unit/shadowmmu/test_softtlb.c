@@ -20,7 +20,7 @@ Test(softtlb, a_page_entered_again_after_each_flush_of_it_takes_no_room)
         fill(0x5000, 4096, false);
         softtlb_flush_page(&t, 0x5000);
     }
-    cr_expect_eq(t.n_listed, 0);
+    cr_expect_eq(t.fleeting.n, 0);
 }
 
 Test(softtlb, pages_by_turns_do_not_fill_the_list_where_large_pages_are)
@@ -31,7 +31,7 @@ Test(softtlb, pages_by_turns_do_not_fill_the_list_where_large_pages_are)
             fill(lin, 4096, false);
             softtlb_flush_page(&t, lin ^ 0x1000);
         }
-    cr_expect_lt(t.n_listed, 16);
+    cr_expect_lt(t.fleeting.n + t.lasting.n, 16);
 }
 
 Test(softtlb, flushing_one_page_of_a_large_one_drops_all_of_it_and_no_more)
@@ -86,4 +86,72 @@ Test(softtlb, every_change_forgets_the_page_of_the_stack)
     use_stack(0x2000);
     softtlb_flush_all(&t);
     cr_expect(stack_empty());
+}
+
+static struct stlb_park park;
+
+static void write_tags(void *opaque, uint64_t lin, const uint8_t *host, bool write, bool global)
+{
+    *(unsigned *)opaque += write && !global && host == ram;
+}
+static unsigned parked_writable(void)
+{
+    unsigned n = 0;
+    softtlb_park_each(&park, write_tags, &n);
+    return n;
+}
+
+Test(softtlb, what_was_parked_comes_back_and_global_entries_never_left)
+{
+    fill(0x1000, 4096, true);
+    fill(0x2000, 4096, false);
+    fill(0x3000, 4096, false);
+    use_stack(0x2000);
+    softtlb_park(&t, &park);
+    cr_expect(stack_empty());
+    cr_expect(has(0x1000) && !has(0x2000) && !has(0x3000));
+    cr_expect_eq(parked_writable(), 2);
+    fill(0x4000, 4096, false);
+    softtlb_flush_nonglobal(&t);
+    softtlb_unpark(&t, &park);
+    cr_expect(has(0x1000) && has(0x2000) && has(0x3000) && !has(0x4000));
+    cr_expect_eq(parked_writable(), 0, "it is empty");
+    softtlb_flush_nonglobal(&t);
+    cr_expect(!has(0x2000) && !has(0x3000), "they are not global now either");
+}
+
+Test(softtlb, the_newest_entries_are_parked_and_what_is_in_the_way_stays)
+{
+    for (uint64_t i = 0; i < STLB_PARKED + 10; i++)
+        fill(0x100000 + 4096 * i, 4096, false);
+    softtlb_park(&t, &park);
+    cr_expect_eq(park.n, STLB_PARKED);
+    uint64_t other = 0x100000 + 4096ull * (STLB_PARKED + 5) + (uint64_t)STLB_SIZE * 4096; /* of the same index */
+    fill(other, 4096, true);
+    softtlb_unpark(&t, &park);
+    cr_expect(!has(0x100000 + 4096 * 9));
+    cr_expect(has(0x100000 + 4096 * 10));
+    cr_expect(has(0x100000 + 4096ull * (STLB_PARKED + 9)));
+    cr_expect(has(other));
+}
+
+Test(softtlb, a_page_that_becomes_traced_is_not_writable_when_it_comes_back)
+{
+    fill(0x2000, 4096, false);
+    softtlb_park(&t, &park);
+    softtlb_park_protect(&park, ram);
+    cr_expect_eq(parked_writable(), 0);
+    softtlb_unpark(&t, &park);
+    cr_expect(has(0x2000));
+    cr_expect_neq(t.tag_w[stlb_index(0x2000)], -0x2000);
+}
+
+Test(softtlb, a_parked_piece_of_a_large_page_is_still_one_when_everything_was_flushed_in_between)
+{
+    fill(0x200000, 2u << 20, false);
+    softtlb_park(&t, &park);
+    softtlb_flush_all(&t);
+    softtlb_unpark(&t, &park);
+    softtlb_flush_page(&t, 0x2ab000);
+    cr_expect(!has(0x200000));
 }
