@@ -19,7 +19,7 @@ struct jump_cache {
     uint32_t filled[JC_LOG];
 };
 /* What an address space had that is not current. Blocks that die leave it no longer valid: its owner throws it away then. */
-#define JC_PARKED 512u
+#define JC_PARKED 128u
 struct jc_park {
     unsigned n;
     struct {
