@@ -432,6 +432,7 @@ enum direct_result direct_run(struct vcpu *v)
     struct acct_span span = acct_begin(&v->stats->acct, ACCT_host_call);
     int rc = uw_flush(s->world);
     acct_end(&v->stats->acct, &span, ACCT_host_call);
+    bool shares = uw_shares(s->world);
     uint64_t start = __builtin_ia32_rdtsc();
     uint32_t before = acct_enter(&v->stats->acct, ACCT_direct_user);
     rc = rc ? rc : uw_run(s->world, &u, &e);
@@ -462,7 +463,8 @@ enum direct_result direct_run(struct vcpu *v)
         direct_note_apart(s, given.rip, now - s->apart_ns);
         s->apart_ns = now;
     }
-    struct tier_turn turn = {.before = start - since, .ran = ran, .after = __builtin_ia32_rdtsc() - start - ran};
+    struct tier_turn turn = {.before = start - since, .ran = ran, .shares = shares};
+    turn.after = __builtin_ia32_rdtsc() - start - ran;
     turn.how = v->stats->uw_syscalls != calls  ? TIER_CALL
                : v->stats->uw_hidden != hidden ? TIER_HIDDEN
                : result == DIRECT_FAULT        ? TIER_FAULT

@@ -12,6 +12,9 @@
 #define DISTRUST_MAX 5u
 #define TRUST_MAX 3u
 #define WAIT_TURNS 64u
+#define SURE_MAX 5u
+#define TRIAL_MOVES                                                                                                    \
+    4u /* direct execution on a guess goes on for so long before it is tried whether the guess is right */
 #define HOLD_MOVES 32u  /* a measured ratio stays for so many times the cost of moving; doubled with each mistake */
 #define CALM_MOVES 32u  /* distrust and trust go down by one after so many */
 #define LONG_TURNS 64u  /* turns of direct execution add nothing to speak of to a stretch that is so many long */
@@ -22,17 +25,17 @@
 #define FIRST_MAX 8u
 #define LEARN_SHARE 8u
 
-void tier_costs_init(struct tier_costs *c, uint64_t bare_turn, uint64_t map, unsigned move_pages)
+void tier_costs_init(struct tier_costs *c, const uint64_t bare[2], uint64_t map, unsigned move_pages)
 {
-    *c = (struct tier_costs){.bare_turn = bare_turn, .move = move_pages * (bare_turn + map)};
-    c->floor[TIER_CALL] = bare_turn;
-    c->floor[TIER_FAULT] = bare_turn + map;
-    c->turn[TIER_CALL] = c->floor[TIER_CALL];
-    c->turn[TIER_FAULT] = c->floor[TIER_FAULT];
+    *c = (struct tier_costs){.bare = {bare[0], bare[1]}, .move = move_pages * (bare[1] + map)};
+    c->floor[TIER_CALL] = bare[0];
+    c->floor[TIER_FAULT] = bare[0] + map;
+    c->turn[TIER_CALL] = bare[1];
+    c->turn[TIER_FAULT] = bare[1] + map;
     c->first = c->move;
 }
 
-void tier_init(struct tier *t) { *t = (struct tier){.ratio = RATIO_GUESS, .last = TIER_OTHER}; }
+void tier_init(struct tier *t) { *t = (struct tier){.ratio = RATIO_GUESS, .guess = true, .last = TIER_OTHER}; }
 
 static void start_window(struct tier *t) { t->w = (struct tier_window){.turns = 0}; }
 
@@ -67,6 +70,7 @@ static void pass_time(struct tier *t, const struct tier_costs *c, uint64_t ticks
         return;
     }
     t->hold = c->move;
+    t->guess = true;
     t->ratio = (uint16_t)(t->ratio + ((int)RATIO_GUESS - (int)t->ratio) / 8);
 }
 
@@ -82,8 +86,12 @@ static bool learn_ratio(struct tier *t, const struct tier_costs *c, uint64_t tra
     uint64_t ratio = ratio_of(translated * 16, native);
     if (ratio < 12 || ratio > RATIO_MAX)
         return false;
-    t->ratio = (uint16_t)clamp(ratio, RATIO_MIN, RATIO_MAX);
-    t->hold = HOLD_MOVES * c->move << t->trust;
+    ratio = clamp(ratio, RATIO_MIN, RATIO_MAX);
+    bool again = t->measured && ratio < 2ull * t->measured && t->measured < 2 * ratio;
+    t->sure = again ? one_more(t->sure, SURE_MAX) : 0;
+    t->ratio = t->measured = (uint16_t)ratio;
+    t->guess = false;
+    t->hold = HOLD_MOVES * c->move << t->sure;
     return true;
 }
 
@@ -115,6 +123,11 @@ static void promote(struct tier *t, const struct tier_costs *c, enum tier_why wh
     uint64_t need = needed(t, c);
     if (steady(&t->w))
         t->before = ratio_of(t->w.ticks, t->w.entries);
+    else if (t->probation) { /* it was that of direct execution */
+        t->before = 0;
+        t->guess = false; /* a trial that showed nothing is not repeated soon */
+        t->hold = HOLD_MOVES * c->move;
+    }
     t->grant = clamp(2 * need, 2 * c->move, GRANT_MAX * c->move);
     t->allowance = t->grant;
     t->promotions++;
@@ -191,8 +204,9 @@ bool tier_turn(struct tier *t, const struct tier_costs *c, const struct tier_tur
     w->ticks += ticks;
     w->ran += turn->ran;
     w->longest = ticks > w->longest ? ticks : w->longest;
+    w->bare += c->bare[turn->shares];
     if (turn->how == TIER_HIDDEN)
-        w->moving += turn->after + c->bare_turn;
+        w->moving += turn->after + c->bare[turn->shares];
     if (t->last == TIER_HIDDEN)
         w->moving += turn->before;
     if (turn->how <= TIER_FAULT) {
@@ -202,16 +216,19 @@ bool tier_turn(struct tier *t, const struct tier_costs *c, const struct tier_tur
     if (t->last <= TIER_FAULT) /* the page that the guest's kernel was asked for is entered before the next turn */
         w->extra[t->last] += turn->before;
     t->last = (uint8_t)turn->how;
+    if (w->turns >= WINDOW_TURNS / 4 && w->ticks >= WINDOW_MOVES * c->move)
+        return true;
     return w->turns >= WINDOW_TURNS || (w->ticks >> 26); /* tens of ms */
 }
 
 /* What turns cost here and now. waited: for the CPU, for each of them. */
 static void learn_turns(const struct tier_window *w, struct tier_costs *c, uint64_t waited)
 {
+    uint64_t bare = w->bare / w->turns;
     for (unsigned i = 0; i <= TIER_FAULT; i++) {
         if (w->n[i] < WINDOW_TURNS / 4)
             continue;
-        uint64_t turn = c->bare_turn + waited + w->extra[i] / w->n[i];
+        uint64_t turn = bare + waited + w->extra[i] / w->n[i];
         c->turn[i] = (7 * c->turn[i] + (turn < c->floor[i] ? c->floor[i] : turn)) / 8;
     }
 }
@@ -228,24 +245,32 @@ static uint64_t invest(struct tier *t, uint64_t moving)
 static void demote(struct tier *t, const struct tier_costs *c, enum tier_why why)
 {
     bool paid = t->saved >= (int64_t)(t->invested + c->move / BACK_SHARE);
-    if (why != TIER_WHY_MOVING) {
+    t->doubtful = 0;
+    if (why == TIER_WHY_ENTRIES) {
         t->distrust = paid ? t->distrust - (t->distrust > 0) : one_more(t->distrust, DISTRUST_MAX);
         t->calm = 0;
     }
     move(t, false, why);
 }
 
+/* A program with turns that are no small part of its time runs on a guess of what the other way takes. */
+static bool wants_trial(struct tier *t, const struct tier_costs *c, uint64_t cost, uint64_t user)
+{
+    bool matters = t->guess && t->native && cost > user + user / 4;
+    t->doubtful = matters ? t->doubtful + t->w.ticks : 0;
+    return t->doubtful >= TRIAL_MOVES * c->move;
+}
+
 bool tier_judge(struct tier *t, struct tier_costs *c, uint64_t world_ticks)
 {
     const struct tier_window *w = &t->w;
-    uint64_t bare = w->turns * c->bare_turn, least = bare / 8;
-    uint64_t spent = world_ticks < w->ran ? world_ticks : w->ran;
+    uint64_t bare = w->bare, least = bare / 8;
     /* Who waits for longer than that waits for the CPU, which others have: no tier could help. */
-    uint64_t waited = w->ran - spent, limit = WAIT_TURNS * bare;
-    waited = waited < limit ? waited : limit;
-    uint64_t user = spent > bare + least ? spent - bare : least;
-    uint64_t cost = spent + waited + (w->ticks - w->ran), moving = w->moving < cost ? w->moving : cost;
-    learn_turns(w, c, waited / w->turns);
+    uint64_t user = w->ran > bare + least ? w->ran - bare : least, limit = WAIT_TURNS * bare;
+    user = user < world_ticks ? user : world_ticks > least ? world_ticks : least;
+    uint64_t waited = w->ran > bare + user ? w->ran - bare - user : 0, lost = waited > limit ? waited - limit : 0;
+    uint64_t cost = w->ticks - lost, moving = w->moving < cost ? w->moving : cost;
+    learn_turns(w, c, (waited - lost) / w->turns);
     /* Of user code that is short against a turn's own cost not much can be said. */
     bool like_others = steady(w) && user >= bare / 2;
     if (t->probation && t->before && like_others)
@@ -263,11 +288,12 @@ bool tier_judge(struct tier *t, struct tier_costs *c, uint64_t world_ticks)
         t->native = like_others ? ratio_of(user, w->entries) : 0;
     }
     bool leave = t->balance >= (int64_t)((c->move / LEAVE_SHARE) << t->trust);
-    if (leave)
-        demote(t, c, over ? TIER_WHY_MOVING : TIER_WHY_ENTRIES);
-    else {
-        pass_time(t, c, w->ticks);
-        start_window(t);
+    bool trial = !leave && wants_trial(t, c, cost - moving, user);
+    if (leave || trial) {
+        demote(t, c, trial ? TIER_WHY_TRIAL : over ? TIER_WHY_MOVING : TIER_WHY_ENTRIES);
+        return true;
     }
-    return leave;
+    pass_time(t, c, w->ticks);
+    start_window(t);
+    return false;
 }

@@ -28,30 +28,33 @@ enum tier_end {
 
 /* Ticks. Shared by all spaces. */
 struct tier_costs {
-    uint64_t bare_turn; /* of direct execution, with no user code in it: as measured at start-up */
+    uint64_t bare
+        [2]; /* a turn of direct execution with no user code in it, as measured at start-up: apart, sharing the CPU (USERWORLDS.md) */
     uint64_t
         turn[TIER_FAULT +
              1]; /* ... with what else a turn brings (mappings, busy hosts): starts as that, follows what is seen */
-    uint64_t floor[TIER_FAULT + 1]; /* ... what it starts as, and goes back to when nothing confirms more */
+    uint64_t floor[TIER_FAULT + 1]; /* ... and goes back to this when nothing confirms more */
     uint64_t move;                  /* into a new world: what it costs about, as guessed at start-up */
     uint64_t first; /* what the first promotion of a space takes: that, and what the last ones came to */
 };
-void tier_costs_init(struct tier_costs *c, uint64_t bare_turn, uint64_t map, unsigned move_pages);
+/* map: entering a page into a world; a program of usual size takes so many of these. */
+void tier_costs_init(struct tier_costs *c, const uint64_t bare[2], uint64_t map, unsigned move_pages);
 
 enum tier_why {
     TIER_WHY_NONE,
     TIER_WHY_GAIN,    /* promoted: translation has cost more than moving */
     TIER_WHY_SLOWER,  /* promoted: it was faster before it was demoted */
     TIER_WHY_ENTRIES, /* demoted: turns cost more than running directly saves */
+    TIER_WHY_TRIAL,   /* demoted: to see what translation takes, as that is not known and turns are dear */
     TIER_WHY_MOVING,  /* demoted: moving in has cost more than was lost before it, and goes on */
 };
 
 /* What is seen of a window. */
 struct tier_window {
-    uint32_t turns, entries;        /* stretches; those that ended by what the program did */
-    uint64_t ticks, longest;        /* their time; the longest stretch */
-    uint64_t ran;                   /* direct: of that, in the world, hand-offs included */
-    uint64_t moving;                /* direct: of that, for hidden faults */
+    uint32_t turns, entries; /* stretches; those that ended by what the program did */
+    uint64_t ticks, longest; /* their time; the longest stretch */
+    uint64_t ran, bare; /* direct: of that, in the world, hand-offs included; so much with no user code in the turns */
+    uint64_t moving;    /* direct: for hidden faults */
     uint32_t n[TIER_FAULT + 1];     /* direct: turns that ended so ... */
     uint64_t extra[TIER_FAULT + 1]; /* ... and time outside of the world that they brought */
 };
@@ -62,8 +65,12 @@ struct tier {
     uint8_t why;       /* enum tier_why of the last move */
     uint8_t last;      /* enum tier_end of the last turn */
     uint8_t distrust;  /* promotions that did not pay, lately; each doubles what the next one takes */
+    uint8_t sure;      /* measurements of the ratio that confirmed each other; each doubles how long it counts */
     uint8_t trust;     /* demotions that were mistakes, lately; the same for those */
     uint16_t ratio;    /* translated to native time, in 1/16 */
+    uint16_t measured; /* ... as it was measured last; 0 = never */
+    bool guess;        /* ratio is (again) */
+    uint64_t doubtful; /* ticks of direct execution on a guess that matters */
     uint64_t hold;     /* ticks for which a measured ratio stays */
     uint64_t calm;     /* ticks since distrust and trust were last changed */
     struct tier_window w;
@@ -86,6 +93,7 @@ bool tier_translated(struct tier *t, struct tier_costs *c, uint64_t ticks, enum 
 struct tier_turn {
     uint64_t before, ran, after; /* ticks: preparing, in the world with hand-offs, handling what it ended by */
     enum tier_end how;
+    bool shares; /* the monitor's CPU */
 };
 bool tier_turn(struct tier *t, const struct tier_costs *c, const struct tier_turn *turn);
 /* True: demoted. */

@@ -92,6 +92,8 @@ struct uw_event {
 };
 /* Runs guest user code from *s until something happens; *s is then the state at that event. 0, or as uw_flush (did not run). */
 int uw_run(struct uworld *w, struct uw_state *s, struct uw_event *ev);
+/* Will its next turn be on the monitor's CPU? It takes about twice as long then. */
+bool uw_shares(const struct uworld *w);
 /* The monitor's thread will do something else, wherever the host likes. */
 void uw_rest(struct uw_pool *p);
 /* Makes the current or, if there is none, the next uw_run return soon. Any thread, signal handlers. A later run may see one

@@ -103,6 +103,8 @@ uint64_t uw_cpu_spin(const struct uworld *w)
     return w->shares ? 0 : w->settling ? SETTLING * w->pool->spin_max : w->pool->spin_max;
 }
 
+bool uw_shares(const struct uworld *w) { return w->shares || !w->pool->several_cpus; }
+
 void uw_cpu_share(struct uworld *w)
 {
     w->shares = true;

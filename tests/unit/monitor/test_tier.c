@@ -23,7 +23,7 @@ static struct sim start(void)
 {
     struct sim s;
     memset(&s, 0, sizeof s);
-    tier_costs_init(&s.c, 2 * US, 8 * US, 100);
+    tier_costs_init(&s.c, (const uint64_t[]){2 * US, 2 * US}, 8 * US, 100);
     tier_init(&s.t);
     s.missing = s.pages = 50 * AROUND; /* a usual program: about 1 ms */
     return s;
@@ -40,7 +40,7 @@ static void stretch_translated(struct sim *s, uint64_t ticks, enum tier_end how)
 
 static void one_turn(struct sim *s, uint64_t user, uint64_t extra, enum tier_end how)
 {
-    struct tier_turn turn = {.ran = user + s->c.bare_turn, .after = extra, .how = how};
+    struct tier_turn turn = {.ran = user + s->c.bare[0], .after = extra, .how = how};
     s->clock += turn.ran + turn.after;
     s->world += turn.ran;
     if (!tier_turn(&s->t, &s->c, &turn))
@@ -56,7 +56,7 @@ static void turn_direct(struct sim *s, uint64_t user, uint64_t turn, enum tier_e
         s->missing -= s->missing < AROUND ? s->missing : AROUND;
         one_turn(s, 0, 20 * US, TIER_HIDDEN);
     }
-    one_turn(s, user, turn > s->c.bare_turn ? turn - s->c.bare_turn : 0, how);
+    one_turn(s, user, turn > s->c.bare[0] ? turn - s->c.bare[0] : 0, how);
 }
 
 /* n times `user` ticks of native work and an entry into the kernel of this kind. */
@@ -64,7 +64,7 @@ static void run_to(struct sim *s, unsigned n, uint64_t user, unsigned ratio, uin
 {
     while (n--) {
         s->translated += user * ratio;
-        s->direct += user + (turn > s->c.bare_turn ? turn : s->c.bare_turn);
+        s->direct += user + (turn > s->c.bare[0] ? turn : s->c.bare[0]);
         uint64_t left = user, slice = TICK_MS * MS;
         while (left) {
             bool direct = s->t.direct;
@@ -368,4 +368,16 @@ Test(tier, hidden_faults_that_do_not_end_are_not_moving_in)
     }
     cr_expect_not(s.t.direct);
     cr_expect_leq(s.clock - since, 5 * s.c.move);
+}
+
+/* fork and wait in a process that had computed before: its few instructions are as fast translated, the turns are all that counts. */
+Test(tier, a_guess_that_is_wrong_is_found_out_by_a_trial)
+{
+    struct sim s = start();
+    run(&s, 1, 100 * MS, 4, 3 * US);
+    cr_assert(s.t.direct);
+    s.clock = s.translated = s.direct = 0;
+    run(&s, 40000, 12 * US, 1, 9 * US);
+    cr_expect_not(s.t.direct);
+    expect_near_best(&s, 110);
 }
