@@ -236,9 +236,9 @@ void vcpu_mmu_invpcid(struct vcpu *v, uint16_t pcid)
 void vcpu_mmu_flush_pcids(struct vcpu *v)
 {
     pcid_forget_all(v);
+    vcpu_mmu_flush(v, MMU_FLUSH_NONGLOBAL);
     if (v->audit)
         selfcheck_flushed_pcid(v, AUDIT_PCIDS);
-    vcpu_mmu_flush(v, MMU_FLUSH_NONGLOBAL);
 }
 
 static void invlpg(struct vcpu *v, uint64_t lin)

@@ -2,7 +2,8 @@
  *
  * Map, unmap, permissions of every level, A and D cleared, aliases, large pages made and split, page-table pages recycled as data and
  * back, tables that map themselves, frames outside RAM and of the local APIC, reserved bits, CR0.WP, EFER.NXE, CR4.PGE;
- * INVLPG of one page, all by CR3, all by CR4, or nothing where an entry was not present before (SDM 3A 4.10.4.3). What is not
+ * INVLPG of one page, all by CR3, all by CR4, or nothing where an entry was not present before (SDM 3A 4.10.4.3); in long mode, where
+ * they are offered, under PCIDs that come and go, with INVPCID or a CR3 load for those that missed an invalidation. What is not
  * defined is not done: a change that could leave something stale is always followed by the invalidation the manual names.
  *
  * This file is the 2-level form; paging_hammer_pae.c and paging_hammer64.c include it. Command line: seed=N steps=N scatter=N.
@@ -82,15 +83,99 @@ static unsigned n_upper, n_upper_entries;
 static bool nxe, wp, pge, is_tcg;
 static uint64_t reserved;
 
-static void invlpg(word lin) { __asm__ volatile("invlpg (%0)" : : "r"(lin) : "memory"); }
+static void cpuid(uint32_t leaf, uint32_t r[4])
+{
+    __asm__ volatile("cpuid" : "=a"(r[0]), "=b"(r[1]), "=c"(r[2]), "=d"(r[3]) : "a"(leaf), "c"(0));
+}
+
+/* ---- PCIDs (SDM 3A 4.10.1): all with the same tables; random numbers of their own, so that the rest is the same without ---- */
+
+#if LEVELS == 4
+#define PCIDS 12u                 /* more than anybody keeps */
+static bool pcids, behind[PCIDS]; /* has missed an invalidation */
+static unsigned pcid;
+enum { ADDRESS, CONTEXT, EVERYTHING, NONGLOBAL };
+static uint64_t pcid_state = 1;
+static unsigned pcid_below(unsigned n)
+{
+    pcid_state = pcid_state * 6364136223846793005ull + 1442695040888963407ull;
+    return (unsigned)((pcid_state >> 33) * n >> 31);
+}
+static void invpcid(word type, word which, word lin)
+{
+    word desc[2] = {which, lin};
+    __asm__ volatile("invpcid (%1), %0" : : "r"(type), "r"(desc) : "memory");
+}
+/* Only what is current has been invalidated. */
+static void leave_others_behind(word lin)
+{
+    for (unsigned i = 0; i < PCIDS && pcids; i++)
+        if (i != pcid) {
+            bool told = lin && !behind[i] && pcid_below(4) == 0;
+            if (told)
+                invpcid(ADDRESS, i, lin);
+            behind[i] |= !told;
+        }
+}
+static void nobody_is_behind(void) { memset(behind, 0, sizeof behind); }
+static bool flush_by_invpcid(void)
+{
+    if (!pcids || pcid_below(2))
+        return false;
+    invpcid(pge ? EVERYTHING : NONGLOBAL, 0, 0);
+    nobody_is_behind();
+    return true;
+}
+static void switch_pcid(void)
+{
+    if (!pcids || pcid_below(4))
+        return;
+    pcid = pcid_below(PCIDS);
+    bool keep = !behind[pcid];
+    if (!keep && pcid_below(2)) {
+        invpcid(CONTEXT, pcid, 0);
+        keep = true;
+    }
+    behind[pcid] = false;
+    write_cr3(TOP | pcid | (keep ? 1ull << 63 : 0));
+}
+static void set_up_pcids(void)
+{
+    uint32_t r[4];
+    cpuid(1, r);
+    pcids = r[2] >> 17 & 1;
+    cpuid(7, r);
+    pcids &= r[1] >> 10 & 1;
+    if (pcids)
+        write_cr4(read_cr4() | 0x20000);
+}
+#else
+static void leave_others_behind(word lin) {}
+static void nobody_is_behind(void) {}
+static bool flush_by_invpcid(void) { return false; }
+static void switch_pcid(void) {}
+static void set_up_pcids(void) {}
+#endif
+
+static void invlpg(word lin)
+{
+    __asm__ volatile("invlpg (%0)" : : "r"(lin) : "memory");
+    leave_others_behind(lin);
+}
 /* Ends everything, global or not. */
 static void flush(void)
 {
-    if (!pge || one_in(8))
+    bool cr3 = !pge || one_in(8);
+    if (flush_by_invpcid())
+        return;
+    if (cr3) {
         write_cr3(read_cr3());
+        leave_others_behind(0);
+    }
     if (pge) {
         write_cr4(read_cr4() & ~0x80ul);
         write_cr4(read_cr4() | 0x80);
+        nobody_is_behind();
     }
 }
 
@@ -672,6 +757,7 @@ static void change_registers(void)
 
 static void one_step(void)
 {
+    switch_pcid();
     unsigned r = below(REGIONS), what = below(100);
     word lin = lin_of[r] + ((word)pick_page() << 12);
     if (what < 72)
@@ -777,11 +863,6 @@ static uint32_t option(const char *name, uint32_t otherwise)
         return x;
     }
     return otherwise;
-}
-
-static void cpuid(uint32_t leaf, uint32_t r[4])
-{
-    __asm__ volatile("cpuid" : "=a"(r[0]), "=b"(r[1]), "=c"(r[2]), "=d"(r[3]) : "a"(leaf), "c"(0));
 }
 
 #ifdef __x86_64__
@@ -905,6 +986,7 @@ int main(void)
     state = seed;
     rt_printf("seed %u, %u steps, %u scattered pages\n", seed, steps, scattered);
     set_up();
+    set_up_pcids();
     rt_hook = hook;
     for (unsigned r = 0; r < REGIONS; r++)
         change_region(r);
