@@ -36,14 +36,16 @@ def judged(counters):
     return bool(t) and t["wall_ns"] >= CHECKED_SECONDS * 1e9
 
 
-def problem(counters):
-    """What is wrong with the account of one run, or None."""
-    if not judged(counters):
-        return None
-    t = counters["time"]
-    if abs(t["sum_ns"] / t["wall_ns"] - 1) > TOLERANCE:
-        return "the account of time adds up to %.1f %% of the wall time" % (100 * t["sum_ns"] / t["wall_ns"])
-    return None
+def problems(records):
+    """(suite, engine, what is wrong): where the accounts of a suite's runs do not add up in the median of the rounds."""
+    sums = {}
+    for r in records:
+        if judged(r.get("counters")):
+            t = r["counters"]["time"]
+            sums.setdefault((r["suite"], r["engine"]), []).append(t["sum_ns"] / t["wall_ns"])
+    for (suite, engine), ratios in sums.items():
+        if abs(statistics.median(ratios) - 1) > TOLERANCE:
+            yield suite, engine, "the account of time adds up to %.1f %% of the wall time" % (100 * statistics.median(ratios))
 
 
 def collect(records):

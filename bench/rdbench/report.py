@@ -210,7 +210,7 @@ def chart(rows, base, engines, low, high):
 
 def html_table(header, rows, text=False):
     """text: columns of words."""
-    cell = lambda c: '<td class="no">%s</td>' % c if c in ("NO", leftout.UNKNOWN) else "<td>%s</td>" % html.escape(c)
+    cell = lambda c: '<td class="no">%s</td>' % c if c == "NO" or c.startswith(leftout.UNKNOWN) else "<td>%s</td>" % html.escape(c)
     return ("<table%s><thead><tr>" % (' class="text"' if text else "") + "".join("<th>%s</th>" % html.escape(h) for h in header) + "</tr></thead>"
             + "".join("<tr>" + "".join(cell(c) for c in r) + "</tr>" for r in rows) + "</table>")
 

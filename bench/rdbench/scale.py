@@ -23,11 +23,12 @@ CURVES = {
 STEP = 2.0
 PEERS = ("tcg", "uml", "bochs")
 TRANSLATED = ("window", "soft", "trap", "auto")  # of user code
-CPU = ("native", "direct", "auto")
+CPU = ("native", "direct", "auto", "uml")
 # (curve, engines, lowest and highest point at which the step may begin, text). What the caches of the machine and native
 # runs explain comes before these; see explanation().
 EXPLAINED = [
-    ("ring", ("native",), 2, 2, "the host's kernel: two processes that wake each other, against a queue of them; not looked into"),
+    ("ring", ("native",), 2, 2, "the host's scheduler: one switch a hop between two processes, 1.4 among four or more (perf stat), as who is woken preempts a "
+     "writer that has yet to get to its own read"),
     ("set", CPU, 2048, 32768, "the TLB: 1,536 or 2,048 pages of 4 KiB are 6 to 8 MiB, a miss walks tables, in a cloud VM those of two levels"),
     ("set", TRANSLATED, 1024, 131072, "the soft TLB's own entries, 24 bytes for each page, no longer fit the first-level cache, then the second-level one"),
     ("set", ("tcg",), 64, 131072, "QEMU: its soft TLB starts with 256 entries and grows by use"),
@@ -46,7 +47,10 @@ EXPLAINED = [
     ("kmaps", ("window", "soft", "direct", "auto", "trap"), 1024, 8192, "the CPU's TLB and second-level cache, which the guest's and the host's pages share"),
     ("maps", ("direct", "auto"), 32768, 65536, "the host's limit of mappings (vm.max_map_count, 65,530): a process with more is translated from the third time that its "
      "world was emptied"),
-    ("maps", CPU, 1024, 32768, "the TLB: 1,536 or 2,048 pages, then the caches of upper levels; each page costs a cache line for its data and one for its entry"),
+    ("maps", ("native", "direct", "uml"), 1024, 32768, "the TLB: 1,536 or 2,048 pages, then the caches of upper levels; each page costs a cache line for its data and one for its entry"),
+    ("maps", ("auto",), 8192, 65536, "tiering: its pages enter the process's world one by one, some 6 us each, and a promotion may invest 2 to 8 ms in that: it is "
+     "promoted and demoted in turn, 50 times in a run of this curve"),
+    ("maps", ("tcg",), 1024, 131072, "QEMU: its soft TLB starts with 256 entries and grows by use"),
     ("maps", TRANSLATED, 1024, 4096, "the soft TLB's entries, a cache line of the host's for each page, outgrow its caches together with the pages"),
     ("maps", TRANSLATED, 8192, 131072, "the soft TLB: 65,536 slots by address bits 12 to 27, 256 MiB; every other page is used"),
     ("maps", ("trap",), 1024, 131072, "shadow pages: what is not in the window's mappings is put there by a host system call"),
@@ -81,7 +85,7 @@ def explanation(curve, engine, a, b, factor=0, native=0, caches=None):
     for c, names, low, high, text in EXPLAINED:
         if c == curve and engine in names and low <= a <= high:
             return text
-    return "not one of ours, and not looked into" if engine in PEERS else None
+    return leftout.UNKNOWN + ": not one of ours" if engine in PEERS else None
 
 
 def factors_of(points, a, b):

@@ -363,7 +363,7 @@ class Scale(Linux):
         return parse_bench(r.lines, ctx.tsc_hz, self.unit, self.scale)
 
     def boot_with(self, engine, ctx, mib):
-        r = self.start(engine, ctx, "%dM" % mib, self.small_initrd, "samples=3 warm=0 only=fork-wait")
+        r = self.start(engine, ctx, "%dM" % mib, self.small_initrd, "samples=5 warm=150 only=fork-wait")
         need(r, "%s with %d MiB under %s" % (self.name, mib, engine.name), 0)
         init = [line.cpu_ns for line in r.lines if line.text == "INIT" and line.cpu_ns is not None]
         out = {"ram-boot@%d" % mib: Sample("ms", [init[0] / 1e6])} if init else {}
