@@ -2,6 +2,8 @@
 #include "base/log.h"
 #include "monitor/vm_int.h"
 
+static int go_on(struct vcpu *v, uint32_t old_key, enum tier_end how);
+
 static int after(struct vcpu *v, struct sys_op op, uint32_t old_key)
 {
     struct cpu *c = &v->c;
@@ -19,15 +21,22 @@ static int after(struct vcpu *v, struct sys_op op, uint32_t old_key)
     return 0;
 }
 
-/* Tiering follows user code's time over system calls that do not leave the TC. False: what comes next is not for the TC. */
-static bool account(struct vcpu *v, uint32_t old_key)
+/* Tiering follows user code's time over system calls that do not leave the TC. False: what comes next is not for the TC. Of programs that
+ * do little else it takes samples: reading the clock twice would be a fifth of the shortest system calls. */
+static bool account(struct vcpu *v, uint32_t old_key, enum tier_end how)
 {
     struct vcpu_priv *p = v->priv;
+    if (p->user_skip && !p->user_since) {
+        if (v->c.cpl != 3)
+            return true;
+        p->user_skipped++;
+        if (--p->user_skip)
+            return true;
+    }
     if ((old_key & CPU_KEY_CPL) == CPU_KEY_CPL) {
         user_clock_stop(v);
         if (v->c.cpl != 3) {
-            direct_account(v, p->user_ticks, TIER_CALL);
-            p->user_ticks = 0;
+            direct_account(v, p->user_ticks, how);
         }
     }
     if (v->c.cpl == 3) {
@@ -38,7 +47,7 @@ static bool account(struct vcpu *v, uint32_t old_key)
     return true;
 }
 
-int tc_go_on(struct vcpu *v, uint32_t old_key)
+static int go_on(struct vcpu *v, uint32_t old_key, enum tier_end how)
 {
     struct vcpu_priv *p = v->priv;
     struct cpu *c = &v->c;
@@ -49,7 +58,7 @@ int tc_go_on(struct vcpu *v, uint32_t old_key)
     /* The bridge that we return to is one for 64-bit or for 16/32-bit code. */
     if (!p->stay || c->shadow || p->invalidated || (mode & CPU_KEY_STEP) || ((mode ^ old_key) & CPU_KEY_CODE64))
         return TC_EXIT_DISPATCH;
-    if (p->direct && !account(v, old_key))
+    if (p->direct && !account(v, old_key, how))
         return TC_EXIT_DISPATCH;
     unsigned i = jc_index(c->rip);
     if (jc->tag[i] != (int64_t)-c->rip || p->jc_key[user] != mode || p->jc_cs_base[user] != cs->base ||
@@ -72,6 +81,8 @@ int tc_go_on(struct vcpu *v, uint32_t old_key)
     return TC_EXIT_JUMP;
 }
 
+int tc_go_on(struct vcpu *v, uint32_t old_key) { return go_on(v, old_key, TIER_CALL); }
+
 int tc_raise(struct vcpu *v, uint32_t old_key)
 {
     struct guest_fault f = v->fault;
@@ -79,7 +90,7 @@ int tc_raise(struct vcpu *v, uint32_t old_key)
         return TC_EXIT_FAULT;
     v->c.shadow = 0;
     acct_enter(&v->stats->acct, ACCT_deliver);
-    return exc_deliver(v, EXC_FAULT, &f) == SYS_EXIT ? TC_EXIT_OUT : tc_go_on(v, old_key);
+    return exc_deliver(v, EXC_FAULT, &f) == SYS_EXIT ? TC_EXIT_OUT : go_on(v, old_key, TIER_FAULT);
 }
 
 static int callout(struct vcpu *v, struct sys_op op)

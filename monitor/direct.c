@@ -208,6 +208,8 @@ void direct_account(struct vcpu *v, uint64_t ticks, enum tier_end how)
 {
     struct direct *d = v->priv->direct;
     struct space *s = space_slot(d, cr3_base(v));
+    unsigned times = v->priv->user_skipped + 1;
+    v->priv->user_ticks = v->priv->user_skipped = v->priv->user_skip = 0;
     if (d->mode != VM_USER_AUTO)
         return;
     if (s->cr3 != cr3_base(v) || s->ended) {
@@ -216,7 +218,7 @@ void direct_account(struct vcpu *v, uint64_t ticks, enum tier_end how)
         return;
     }
     if (!s->tier.direct && !s->refused)
-        direct_account_translated(v, s, ticks, how);
+        direct_account_translated(v, s, ticks, times, how);
 }
 
 /* Spaces end without telling. One whose root table is empty soon after it ran has; its account is not the next owner's. */
@@ -235,6 +237,7 @@ void direct_cr3_loaded(struct vcpu *v)
     struct direct *d = v->priv->direct;
     struct space *s = space_slot(d, cr3_base(v));
     d->cr3_loads++;
+    v->priv->user_skip = v->priv->user_skipped = 0;
     forget_ended(v, s->cr3 == cr3_base(v) ? s : NULL);
     if (s->cr3 != cr3_base(v))
         return;

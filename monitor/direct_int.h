@@ -63,6 +63,7 @@ struct direct {
     struct tier_costs costs;
     uint64_t ticks_per_1024ns;
     unsigned cr3_loads; /* since sweep */
+    unsigned skips;     /* a small generator: how many stretches are not timed */
     unsigned n_recent;
     uint16_t recent[RECENT]; /* spaces that ran last */
     unsigned n_live;
@@ -81,8 +82,8 @@ void direct_measure(struct direct *d, struct stats *st);
 void direct_new_space(struct direct *d, struct space *s, uint64_t cr3);
 /* The space has got a world. */
 void direct_start_window(struct space *s);
-/* Translated user code of the space ran and ended that way. True: it will run directly. nofpu. */
-bool direct_account_translated(struct vcpu *v, struct space *s, uint64_t ticks, enum tier_end how);
+/* Translated user code of the space ran and ended that way, so many times. True: it will run directly. nofpu. */
+bool direct_account_translated(struct vcpu *v, struct space *s, uint64_t ticks, unsigned times, enum tier_end how);
 /* A turn of its world. */
 void direct_account_turn(struct vcpu *v, struct space *s, const struct tier_turn *turn);
 uint64_t direct_world_ns(const struct space *s);

@@ -4,7 +4,8 @@
 #include "monitor/direct_int.h"
 #include <string.h>
 
-#define TRIALS 64u /* enough for a world to part from the monitor (USERWORLDS.md, Hand-off) */
+#define TRIALS 16u
+#define TRIALS_APART 64u /* enough for a world to part from the monitor (USERWORLDS.md, Hand-off) */
 #define TRIAL_MAPS 24u
 #define TRIAL_PAGE 0x40000000u /* nothing is mapped there in a new world */
 /* Hidden faults that bring a program of usual size into a new world. */
@@ -14,11 +15,11 @@
 #define USUAL_MAP_NS 8000u
 
 /* What the cheapest of some turns takes that end at the first instruction, when its world is apart and when it shares the monitor's CPU. */
-static void try_turns(struct uworld *w, uint64_t turn[2])
+static void try_turns(struct uworld *w, uint64_t turn[2], unsigned n)
 {
     struct uw_state u;
     struct uw_event e;
-    for (unsigned i = 0; i < TRIALS; i++) {
+    for (unsigned i = 0; i < n; i++) {
         memset(&u, 0, sizeof u);
         u.rip = TRIAL_PAGE;
         u.cs = UW_CS64;
@@ -47,8 +48,9 @@ void direct_measure(struct direct *d, struct stats *st)
     uint64_t ns = clock_now_ns(), ticks = __builtin_ia32_rdtsc(), turn[2] = {~0ull, ~0ull}, map = ~0ull;
     struct uworld *w = uw_get(d->pool);
     if (w) {
-        try_mappings(w, &map); /* first: worlds that share a CPU, as new ones do, have it cheaper */
-        try_turns(w, turn);
+        try_turns(w, turn, TRIALS);
+        try_mappings(w, &map); /* before it is apart, as most first mappings are */
+        try_turns(w, turn, TRIALS_APART);
         uw_put(w);
         uw_rest(d->pool);
     }
@@ -107,14 +109,18 @@ static void log_move(struct vcpu *v, const struct space *s, const struct tier *w
              us(d, (int64_t)d->costs.first));
 }
 
-bool direct_account_translated(struct vcpu *v, struct space *s, uint64_t ticks, enum tier_end how)
+bool direct_account_translated(struct vcpu *v, struct space *s, uint64_t ticks, unsigned times, enum tier_end how)
 {
     struct direct *d = v->priv->direct;
     struct tier was;
     if (log_on(TIER))
         was = s->tier;
-    if (!tier_translated(&s->tier, &d->costs, ticks, how))
+    if (!tier_translated(&s->tier, &d->costs, ticks, times, how)) {
+        /* Of lengths that differ, lest a program's loop is always sampled at the same place. */
+        if (how == TIER_CALL && tier_is_far(&s->tier, &d->costs))
+            v->priv->user_skip = 4 + (d->skips = (5 * d->skips + 3) & 7);
         return false;
+    }
     fpu_leave(v);
     v->stats->uw_promoted++;
     v->stats->uw_promoted_again += s->tier.why == TIER_WHY_SLOWER;

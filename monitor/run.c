@@ -375,10 +375,9 @@ static enum step single_step(struct vcpu *v)
 static void account_user(struct vcpu *v, enum tier_end how)
 {
     struct vcpu_priv *p = v->priv;
-    if (!p->user_ticks)
-        return;
-    direct_account(v, p->user_ticks, how);
-    p->user_ticks = 0;
+    p->user_skip = p->user_skipped = 0; /* only stretches of a kind stand for one another */
+    if (p->user_ticks)
+        direct_account(v, p->user_ticks, how);
 }
 
 static enum step deliver_interrupt(struct vcpu *v, int vector)

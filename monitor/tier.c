@@ -149,13 +149,21 @@ static bool slower(struct tier *t, const struct tier_costs *c)
     return true;
 }
 
-static void gain(struct tier *t, const struct tier_costs *c, uint64_t ticks, enum tier_end how)
+static int64_t least_balance(const struct tier_costs *c) { return -(int64_t)(c->move / LEAVE_SHARE); }
+
+bool tier_is_far(const struct tier *t, const struct tier_costs *c)
+{
+    return !t->direct && !t->probation && t->balance == least_balance(c);
+}
+
+static void gain(struct tier *t, const struct tier_costs *c, uint64_t ticks, unsigned times, enum tier_end how)
 {
     uint64_t turn = how == TIER_FAULT ? c->turn[TIER_FAULT] : c->turn[TIER_CALL];
     uint64_t ratio = t->ratio;
     if (ticks >= LONG_TURNS * turn && ratio < RATIO_GUESS)
         ratio = RATIO_GUESS; /* whatever it is: next to nothing can be lost */
-    int64_t least = -(int64_t)(c->move / LEAVE_SHARE), sum = t->balance + (int64_t)(ticks - ticks * 16 / ratio - turn);
+    int64_t least = least_balance(c), each = (int64_t)(ticks - ticks * 16 / ratio - turn),
+            sum = t->balance + times * each;
     t->balance = sum < least ? least : sum;
 }
 
@@ -166,14 +174,16 @@ static void forget_turns(struct tier_costs *c)
         c->turn[i] -= (c->turn[i] - c->floor[i]) / 64;
 }
 
-bool tier_translated(struct tier *t, struct tier_costs *c, uint64_t ticks, enum tier_end how)
+bool tier_translated(struct tier *t, struct tier_costs *c, uint64_t ticks, unsigned times, enum tier_end how)
 {
     struct tier_window *w = &t->w;
-    w->turns++;
-    w->entries += how <= TIER_FAULT;
-    w->ticks += ticks;
+    if (ticks >= LONG_TURNS * c->turn[TIER_CALL]) /* this one stands out */
+        times = 1;
+    w->turns += times;
+    w->entries += how <= TIER_FAULT ? times : 0;
+    w->ticks += ticks * times;
     w->longest = ticks > w->longest ? ticks : w->longest;
-    gain(t, c, ticks, how);
+    gain(t, c, ticks, times, how);
     if (t->balance >= (int64_t)needed(t, c)) {
         promote(t, c, t->probation && slower(t, c) ? TIER_WHY_SLOWER : TIER_WHY_GAIN);
         return true;

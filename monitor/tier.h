@@ -87,8 +87,10 @@ struct tier {
 void tier_init(struct tier *t);
 /* The address space has ended: others learn from what it came to. */
 void tier_end(struct tier *t, struct tier_costs *c);
-/* Translated user code ran for so many ticks and then ended that way. True: promoted. */
-bool tier_translated(struct tier *t, struct tier_costs *c, uint64_t ticks, enum tier_end how);
+/* Translated user code ran for so many ticks and then ended that way; a sample, if it stands for several times. True: promoted. */
+bool tier_translated(struct tier *t, struct tier_costs *c, uint64_t ticks, unsigned times, enum tier_end how);
+/* Far from being promoted: a sample of what comes will do, until one of them shows otherwise. */
+bool tier_is_far(const struct tier *t, const struct tier_costs *c);
 /* A turn of direct execution. True: a window is full, and tier_judge wants to know how much of w.ran was spent on a CPU. */
 struct tier_turn {
     uint64_t before, ran, after; /* ticks: preparing, in the world with hand-offs, handling what it ended by */

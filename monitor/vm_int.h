@@ -152,8 +152,10 @@ struct vcpu_priv {
     struct wintax tax;            /* whether they pay */
     struct direct *direct;        /* NULL: user code is translated */
     const char *direct_why;
-    uint64_t user_ticks; /* of translated user code since it was entered ... */
-    uint64_t user_since; /* ... up to here, when it was last seen running; 0 = it is not */
+    uint64_t user_ticks;   /* of translated user code since it was entered ... */
+    uint32_t user_skip;    /* so many stretches need not be timed ... */
+    uint32_t user_skipped; /* ... and so many have not been since the last one that was */
+    uint64_t user_since;   /* ... up to here, when it was last seen running; 0 = it is not */
     enum fault_action fault_action;
     uint64_t soften_phys;
     enum xl_strategy soften_strategy;

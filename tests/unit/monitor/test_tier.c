@@ -16,6 +16,7 @@ struct sim {
     uint64_t clock, translated, direct; /* what it took; what it would have taken one way only */
     uint64_t world;                     /* CPU time of the world in this window */
     unsigned pages, missing;            /* that the program uses; ... and that its world has not */
+    unsigned skip, skipped, skips;      /* stretches that are not timed, as the monitor does it */
     unsigned promoted, demoted, slower;
 };
 
@@ -32,8 +33,19 @@ static struct sim start(void)
 static void stretch_translated(struct sim *s, uint64_t ticks, enum tier_end how)
 {
     s->clock += ticks;
-    if (!tier_translated(&s->t, &s->c, ticks, how))
+    if (how != TIER_CALL)
+        s->skip = s->skipped = 0;
+    if (s->skip && --s->skip) {
+        s->skipped++;
         return;
+    }
+    unsigned times = s->skipped + 1;
+    s->skip = s->skipped = 0;
+    if (!tier_translated(&s->t, &s->c, ticks, times, how)) {
+        if (how == TIER_CALL && tier_is_far(&s->t, &s->c))
+            s->skip = 5 + (s->skips = (5 * s->skips + 3) & 7);
+        return;
+    }
     s->promoted++;
     s->slower += s->t.why == TIER_WHY_SLOWER;
 }
