@@ -60,9 +60,7 @@ void direct_drop_world(struct direct *d, struct space *s)
         return;
     if (d->v->fpu_away == s)
         fpu_bring(d->v);
-    uw_put(s->world);
-    s->world = NULL;
-    direct_forget(s);
+    direct_warm_put(d, s);
     while (d->live[i] != s)
         i++;
     d->live[i] = d->live[--d->n_live];
@@ -74,6 +72,7 @@ void direct_destroy(struct direct *d)
         return;
     for (unsigned i = 0; i < SPACES; i++)
         direct_drop_world(d, &d->space[i]);
+    direct_warm_clear(d);
     uw_pool_destroy(d->pool);
     free(d);
 }
@@ -350,21 +349,35 @@ static enum direct_result event(struct vcpu *v, struct space *s, const struct uw
     return DIRECT_STEP; /* the engine knows what this instruction does */
 }
 
+/* Those that have just ended have what the next one is likely to want. */
+static void reap_ended(struct direct *d)
+{
+    for (unsigned i = 0; i < RECENT; i++) {
+        struct space *s = &d->space[d->recent[i]];
+        if (s->ended)
+            direct_drop_world(d, s);
+    }
+}
+
 static bool world_for(struct vcpu *v, struct space *s)
 {
     struct direct *d = v->priv->direct;
     if (s->world)
         return true;
-    s->world = uw_get(d->pool);
+    reap_ended(d);
+    if (!direct_warm_take(v, s, false))
+        s->world = uw_get(d->pool);
     if (!s->world) {
         evict(d);
-        s->world = uw_get(d->pool);
+        direct_warm_take(v, s, true);
     }
     if (!s->world)
         return false;
     d->live[d->n_live++] = s;
     s->stale = false;
     s->generation = v->priv->generation;
+    if (v->audit && selfcheck_wants_world(v))
+        direct_audit(v, s);
     direct_start_window(s);
     return true;
 }
@@ -411,6 +424,19 @@ static bool prepare(struct vcpu *v, struct space *s, struct uw_state *u)
     return true;
 }
 
+/* A program's first page is not there as a rule: that takes no world to find out, and the right one can be chosen when it is. */
+static bool first_fetch_faults(struct vcpu *v, struct space *s)
+{
+    struct pt_result r;
+    uint32_t err;
+    uint64_t rip = v->c.rip;
+    if (s->world || !pt_walk(v->mem, &v->c, rip, PT_EXEC | PT_USER, &r, &err))
+        return false;
+    v->fault = (struct guest_fault){.vector = EXC_PF, .has_error = true, .error = err, .cr2 = rip};
+    s->fault_lin = rip;
+    return true;
+}
+
 enum direct_result direct_run(struct vcpu *v)
 {
     struct direct *d = v->priv->direct;
@@ -420,6 +446,8 @@ enum direct_result direct_run(struct vcpu *v)
     if (d->cr3_loads >= SWEEP_LOADS && d->n_live)
         sweep(v);
     struct space *s = space_of(v);
+    if (first_fetch_faults(v, s))
+        return DIRECT_FAULT;
     if (!world_for(v, s))
         return DIRECT_NO;
     s->used = ++d->clock;
@@ -487,8 +515,10 @@ void direct_kick(struct vcpu *v)
 
 unsigned direct_worlds(const struct direct *d, int *pid, unsigned max)
 {
-    unsigned n = d->n_live < max ? d->n_live : max;
-    for (unsigned i = 0; i < n; i++)
-        pid[i] = uw_pid(d->live[i]->world);
+    unsigned n = 0;
+    for (unsigned i = 0; i < d->n_live && n < max; i++)
+        pid[n++] = uw_pid(d->live[i]->world);
+    for (unsigned i = 0; i < d->n_warm && n < max; i++)
+        pid[n++] = uw_pid(d->warm[i].world);
     return n;
 }

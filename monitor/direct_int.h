@@ -19,6 +19,7 @@
 #define APART_SLOTS 64u
 #define INVALID_MAX 8u
 #define RECENT 4u
+#define WARM 8u
 
 /* 2 MiB of a world: the entries as they were when their pages were mapped. */
 struct chunk {
@@ -66,6 +67,8 @@ struct direct {
     unsigned skips;     /* a small generator: how many stretches are not timed */
     unsigned n_recent;
     uint16_t recent[RECENT]; /* spaces that ran last */
+    unsigned n_warm;
+    struct space warm[WARM]; /* world, chunk and narrow of spaces that have ended or given it up, oldest first */
     unsigned n_live;
     struct space *live[SPACES]; /* those that have a world */
     struct space space[SPACES];
@@ -75,6 +78,13 @@ struct direct {
 void direct_drop_world(struct direct *d, struct space *s);
 /* Has the guest taken all user mappings out of the space's root table? So kernels do before they free it. nofpu. */
 bool direct_root_is_empty(struct vcpu *v, const struct space *s);
+
+/* -- direct_warm.c: worlds between two spaces -- */
+/* The space gives its world up. It stays as it is for the next one that can use it, or is emptied and put back. */
+void direct_warm_put(struct direct *d, struct space *s);
+/* One that has the code mapped that the space is about to run, adjusted to its tables; or an empty one, if there are many or any will do. */
+bool direct_warm_take(struct vcpu *v, struct space *s, bool any);
+void direct_warm_clear(struct direct *d);
 
 /* -- direct_tier.c: what the policy (tier.h) is told, and what follows from its verdicts -- */
 /* Runs turns without user code, to see what they take on this host. */
@@ -95,6 +105,10 @@ void direct_sync(struct vcpu *v, struct space *s);
 /* INVLPG: the page is to be compared before the space runs again, by direct_sync_pages or direct_sync. nofpu. */
 void direct_invalidate(struct space *s, uint64_t lin);
 void direct_sync_pages(struct vcpu *v, struct space *s);
+/* The world has pages of another space mapped, as s->chunk says: now it becomes this one's. */
+void direct_adopt(struct vcpu *v, struct space *s);
+/* Is this frame mapped at lin? */
+bool direct_has_frame(const struct space *s, uint64_t lin, uint64_t gpa);
 /* -check shadow: right after that, each page must be what the tables say. */
 void direct_audit(struct vcpu *v, const struct space *s);
 /* The page that the guest kernel was last asked for, and for 32-bit code the stack's: SYSENTER needs it. */

@@ -13,6 +13,8 @@
 /* Decoders are in step with the code after this many bytes. */
 #define RUN_UP 128u
 #define INSN_MAX 15u
+#define ADOPT_WRITTEN 6u
+#define PTE_FRAME 0xffffffffff000ull
 
 /* ---- what is mapped ---- */
 
@@ -459,4 +461,57 @@ void direct_map_expected(struct vcpu *v, struct space *s)
     unsigned how = !r.nx && page_index(lin) == page_index(v->c.rip) ? PT_EXEC : PT_READ;
     map_page(v, s, lin, &r, how);
     map_around(v, s, lin, how);
+}
+
+/* ---- a world that was another space's ---- */
+
+bool direct_has_frame(const struct space *s, uint64_t lin, uint64_t gpa)
+{
+    const struct chunk *c = find_chunk(s, lin);
+    uint64_t pte = c ? c->pte[page_index(lin)] : 0;
+    return pte && !((pte ^ gpa) & PTE_FRAME);
+}
+
+/* A page that the world has from its last space. What both spaces have at the same place stays: after fork that is most. Where this one has
+ * another frame, that is what it is likely to use too; but what the last one wrote to, this one is likely to write to before it reads much
+ * of it, and then the guest's kernel gives it a frame of its own: few of these are entered. */
+static void adopt_page(struct vcpu *v, struct space *s, struct chunk *c, unsigned i, unsigned *n_written)
+{
+    struct pt_result r;
+    uint64_t table, lin = page_lin(c, i);
+    const struct gpmem_slot *slot = NULL;
+    if (look_ahead(v, lin, &r) || !(slot = gpmem_find(v->mem, r.gpa)) || r.page_bytes != PAGE_SIZE) {
+        unmap_page(s, c, i);
+        return;
+    }
+    uint64_t leaf = leaf_of(v, lin, &r, &table);
+    c->table = table;
+    if (((leaf ^ c->pte[i]) & PTE_FRAME) || !(c->prot[i] & UW_X) != r.nx) {
+        if ((c->prot[i] & UW_W) && !r.writable && ++*n_written > ADOPT_WRITTEN)
+            unmap_page(s, c, i);
+        else
+            map_page(v, s, lin, &r, PT_READ);
+        return;
+    }
+    c->pte[i] = leaf;
+    s->global |= r.global;
+    uint8_t *flags = &slot->flags[(r.gpa - slot->gpa) >> PAGE_SHIFT];
+    if (!r.writable || !r.dirty || slot->rom || (*flags & GP_TRACED_MASK))
+        take_write_away(s, c, i);
+    else if (c->prot[i] & UW_W)
+        *flags |= GP_WORLD;
+    v->stats->uw_kept++;
+}
+
+void direct_adopt(struct vcpu *v, struct space *s)
+{
+    unsigned n_written = 0;
+    for (unsigned k = 0; k < CHUNK_HASH; k++)
+        for (struct chunk *c = s->chunk[k]; c; c = c->next) {
+            if (c->table == ~0ull && c->pages)
+                unmap_chunk(s, c);
+            for (unsigned i = 0; i < CHUNK_PAGES && c->pages; i++)
+                if (c->pte[i])
+                    adopt_page(v, s, c, i, &n_written);
+        }
 }

@@ -45,6 +45,9 @@ bool uw_conflicts(const struct uw_pool *p, uint64_t gva, uint64_t bytes);
 /* An empty world, its registers in the state after reset. NULL: no more can be had now. uw_put forgets its mappings and state. */
 struct uworld *uw_get(struct uw_pool *p);
 void uw_put(struct uworld *w);
+/* Passes a world on to another guest program without emptying it: forgets the thread's state, as uw_put does, but keeps mappings.
+ * 0; or -RD_E_HOST: the host cannot tell that the old program's thread has stopped for good, or it is dead: uw_put is left to do. */
+int uw_renew(struct uworld *w);
 
 /* -- mappings. Commands are queued, and performed in order by uw_flush or, before it runs the guest, uw_run. Adjacent ones merge.
  * All return 0, -RD_E_INVAL (alignment, range, conflict), or as uw_flush does when the queue was full. -- */
@@ -113,9 +116,9 @@ int uw_ldt(struct uworld *w, uint32_t base, uint16_t *sel, bool *wrapped);
 
 /* Counters for statistics and tests. */
 struct uw_counts {
-    uint64_t created, recycled, killed;       /* worlds */
-    uint64_t runs, events_spun, events_slept; /* how uw_run waited */
-    uint64_t parted;                          /* worlds that left the monitor's CPU */
+    uint64_t created, recycled, renewed, killed; /* worlds */
+    uint64_t runs, events_spun, events_slept;    /* how uw_run waited */
+    uint64_t parted;                             /* worlds that left the monitor's CPU */
     uint64_t batches, commands, emptied;
 };
 const struct uw_counts *uw_counts(const struct uw_pool *p);

@@ -172,6 +172,7 @@ struct uworld {
     int guest_cpu;    /* the same of the guest thread */
     bool shares;      /* the monitor's CPU */
     bool away;        /* the guest thread is bound to other CPUs than the monitor was on when they parted */
+    bool renewed;     /* has not run since another guest program's thread slept here */
     bool follows;     /* the last turn of any world was this one's too */
     uint64_t back;    /* TSC when the last turn ended */
     uint64_t pause;   /* how long after the one before that the last one began */

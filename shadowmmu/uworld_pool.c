@@ -7,6 +7,7 @@
 #include <asm/prctl.h>
 #include <cpuid.h>
 #include <errno.h>
+#include <linux/futex.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -133,7 +134,7 @@ static void request(struct uw_pool *p, struct uworld *w)
     w->pid = 0;
     w->n_cmds = w->n_ldt = 0;
     w->guest_cpu = -1;
-    w->away = false;
+    w->away = w->renewed = false;
     w->retries = 0;
     uw_cpu_share(w);
     memset(w->sel, 0xff, sizeof w->sel);
@@ -242,12 +243,45 @@ static bool prove(struct uworld *w)
         uint64_t nonce = s.gpr[R_RBX];
         struct uw_event ev;
         freshen(w);
+        w->renewed = false;
         if (uw_run(w, &s, &ev))
             return false;
         if (ev.kind == UW_SYSCALL && s.rip == ip && s.gpr[R_RBX] == nonce && s.gpr[R_RAX] == 0x7e57)
             return true;
     }
     return false;
+}
+
+/* Whether the guest thread sleeps in the stub's futex call: then it goes through the stub and our frame before it executes anything else
+ * (UW-1), whatever it has done before and whatever is mapped. Only the host's kernel can make this answer 1: a waiter that is moved from
+ * the turn word to the turn word stays where it is, and is counted. The filter lets the guest thread wait for this word by one instruction,
+ * and nobody else waits for it while the monitor asks. */
+static bool is_waiting(struct uworld *w)
+{
+    uintptr_t move = 1;
+    return syscall(SYS_futex, &w->mb->turn, FUTEX_CMP_REQUEUE, 0, move, &w->mb->turn, UW_TURN_MONITOR) == 1;
+}
+
+static bool pass_on(struct uworld *w)
+{
+    if (!is_waiting(w))
+        return false;
+    freshen(w);
+    w->mb->asleep = 1; /* which it need not have said */
+    w->renewed = true;
+    return true;
+}
+
+int uw_renew(struct uworld *w)
+{
+    if (w->life == UW_GONE || !pass_on(w))
+        return -RD_E_HOST;
+    w->n_ldt = 0; /* what is queued stays: the caller counts on it */
+    w->retries = 0;
+    uw_cpu_share(w);
+    atomic_store(&w->kick, 0);
+    w->pool->counts.renewed++;
+    return 0;
 }
 
 /* Brings the world being started to its first stop. */
@@ -360,7 +394,7 @@ void uw_put(struct uworld *w)
     if (w->life == UW_GONE)
         return;
     /* Once nothing of the old guest is mapped, its thread can do no more than take faults, and prove() outlasts those. */
-    if (spares(p) >= 2 * p->cfg.spare || uw_unmap_all(w) || uw_flush(w) || !prove(w)) {
+    if (spares(p) >= 2 * p->cfg.spare || uw_unmap_all(w) || uw_flush(w) || (!pass_on(w) && !prove(w))) {
         uw_kill(w);
         return;
     }

@@ -221,6 +221,18 @@ static void decode_event(struct uworld *w, const struct uw_frame *f, struct uw_s
         exception(ev, (unsigned)c->trapno, c->err, 0);
 }
 
+/* The first event of a guest program in a world that was another one's. That one's thread could not run any more, but a signal that came
+ * while it slept in the stub, or single-stepping that it had left on there, puts its own registers into the frame: nobody else's code
+ * is where that happens. */
+static bool is_new(struct uworld *w, bool alive)
+{
+    w->renewed = false;
+    if (alive && !uw_conflicts(w->pool, uw_frame_of(w)->sc.ip, 1))
+        return true;
+    uw_kill(w);
+    return false;
+}
+
 int uw_run(struct uworld *w, struct uw_state *s, struct uw_event *ev)
 {
     int err = uw_flush(w);
@@ -245,6 +257,8 @@ int uw_run(struct uworld *w, struct uw_state *s, struct uw_event *ev)
         uw_kill(w);
         alive = false;
     }
+    if (w->renewed && !is_new(w, alive))
+        return -RD_E_HOST;
     if (!alive) {
         *ev = (struct uw_event){.kind = UW_DEAD};
         return 0;

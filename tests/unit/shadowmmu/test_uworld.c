@@ -61,6 +61,7 @@ SNIPPET(numbers)
 SNIPPET(fill)
 SNIPPET(smc)
 SNIPPET(forge)
+SNIPPET(feign)
 SNIPPET(c32)
 SNIPPET(c32_sysenter)
 SNIPPET(c32_far)
@@ -977,6 +978,91 @@ Test(uw, scribbled_shared_pages_harm_only_their_world)
         memset(&s, 0, sizeof s);
     }
     setitimer(ITIMER_REAL, &(struct itimerval){0}, NULL);
+    expect_survivor();
+}
+
+/* ---- passing on ---- */
+
+/* The thread of a program that has ended is on its way to sleep. */
+static void await_sleep(void)
+{
+    for (unsigned i = 0; i < 1000 && !w->mb->asleep; i++)
+        usleep(100);
+    usleep(5000);
+}
+
+Test(uw, a_world_passed_on_keeps_mappings_and_forgets_the_rest)
+{
+    LOAD(bases);
+    cr_assert_eq(uw_map(w, DATA, 0x1000, 0x2000, UW_R), 0);
+    memset(img, 0x55, sizeof img);
+    uw_fpu_load(w, img, sizeof img);
+    s.fs_base = DATA;
+    s.gs_base = DATA + 0x1000;
+    run();
+    await_sleep();
+    cr_assert_eq(uw_renew(w), 0);
+    cr_expect_eq(uw_counts(pool)->renewed, 1);
+    memset(img, 0x55, sizeof img);
+    uw_fpu_save(w, img, sizeof img);
+    for (unsigned i = 160; i < 416; i++)
+        cr_assert_eq(img[i], 0);
+    memset(&s, 0, sizeof s);
+    s.rip = CODE;
+    s.cs = UW_CS64;
+    s.fs_base = s.gs_base = DATA;
+    uint64_t commands = uw_counts(pool)->commands;
+    run();
+    cr_expect_eq(s.gpr[R_RBX], DATA);
+    cr_expect_eq(uw_counts(pool)->commands, commands);
+    /* What was queued for the last program is performed, though it never ran again. */
+    await_sleep();
+    cr_assert_eq(uw_unmap(w, CODE, 0x1000), 0);
+    cr_assert_eq(uw_renew(w), 0);
+    s.rip = CODE;
+    run();
+    expect_fault(EXC_PF, PF_U | PF_I);
+    expect_survivor();
+}
+
+static void feign(uint64_t then)
+{
+    s.rip = CODE + 0x200;
+    memcpy(mem + 0x200, uwg_feign, (size_t)(uwg_feign_end - uwg_feign));
+    s.gpr[R_RDI] = then;
+    s.gpr[R_RSI] = UW_DEFAULT_BASE + UW_RW;
+    s.gpr[R_RDX] = pool->frame_addr;
+    run();
+    await_sleep();
+}
+
+Test(uw, a_thread_that_feigns_its_end_is_found_out)
+{
+    LOAD(spin);
+    feign(CODE);
+    cr_expect_eq(uw_renew(w), -RD_E_HOST);
+    expect_survivor();
+}
+
+/* It does wait where the stub does, but is to trap there: what it has in its registers must not come back as the next program's. */
+Test(uw, a_thread_that_waits_with_a_trap_set_is_found_out)
+{
+    uint64_t ip = UW_DEFAULT_BASE + (uint64_t)(uw_ip_wait - uw_stub) - 2;
+    forge(0, UW_DEFAULT_BASE + UW_ALT, ip);
+    struct uw_frame *f = (struct uw_frame *)(mem + 0x2000);
+    f->sc.flags |= EFLAGS_TF;
+    f->sc.ax = SYS_futex;
+    f->sc.di = UW_DEFAULT_BASE + UW_M_TURN;
+    f->sc.bx = 0x6666;
+    feign(s.gpr[R_RDI]);
+    cr_assert_eq(uw_renew(w), 0);
+    memset(&s, 0, sizeof s);
+    memcpy(mem, uwg_ud2, 2);
+    s.rip = CODE;
+    s.cs = UW_CS64;
+    cr_expect_eq(uw_run(w, &s, &ev), -RD_E_HOST);
+    cr_expect_eq(s.rip, CODE);
+    cr_expect_eq(s.gpr[R_RBX], 0);
     expect_survivor();
 }
 
