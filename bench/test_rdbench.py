@@ -152,6 +152,9 @@ class LeftOut(unittest.TestCase):
         runs = [record("linux", "tcg", w, [1]) for w in "abcdefgh"] + [record("linux", "bochs", "a", [1])]
         self.assertEqual(self.found(runs, ("tcg", "bochs"))[0][2], "all but a")
 
+    def test_curves_are_named_once(self):
+        self.assertEqual(leftout.folded(["kmaps@1", "kmaps@2", "maps@4", "boot"], ["maps@2"]), ["kmaps", "maps@4", "boot"])
+
     def test_last_point_of_maps_fits_the_host(self):
         self.assertLessEqual(suites.largest_maps(), suites.max_map_count())
         self.assertGreater(2 * suites.largest_maps(), suites.max_map_count())

@@ -83,7 +83,7 @@ def probe(engine, guest, root):
         engine.missing = bochs.missing(engine.program)
         return
     if not engine.program or not shutil.which(engine.program):
-        engine.missing = "%s is not there" % (engine.program or engine.name)
+        engine.missing = "%s is not there%s" % (engine.program or engine.name, ", nor could its Debian package be fetched" if engine.kind == "uml" else "")
         return
     if engine.kind != "vmm":
         return

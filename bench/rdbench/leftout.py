@@ -38,12 +38,19 @@ def lacking(suite, engine, workloads):
         yield suite.name, engine.name, names, reason
 
 
+def folded(names, there):
+    """Curves of which no point is there are named once."""
+    some = {w.partition("@")[0] for w in there}
+    return list(dict.fromkeys(n if n.partition("@")[0] in some else n.partition("@")[0] for n in names))
+
+
 def table(found, workloads_of):
     """workloads_of: {suite: [every workload]}."""
     out = []
     for suite, engine, names, why in found:
         every = workloads_of.get(suite, [])
         there = [w for w in every if w not in names]
+        names = folded(names, there)
         turned = len(names) > 6 and len(there) < len(names)
         text = "all" if not names else "all but " + ", ".join(there) if turned else ", ".join(names)
         out.append([suite, engine, text, why])
