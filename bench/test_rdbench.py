@@ -145,7 +145,7 @@ class LeftOut(unittest.TestCase):
     def test_missing_engines_and_failed_runs_are_listed(self):
         runs = [record("nano", "window", "in", [1])]
         self.assertEqual(self.found(runs, ("window", "tcg", "trap", "uml"), {"tcg": "qemu is not there"}, {("nano", "trap")}), [
-            ["all", "tcg", "all", "qemu is not there"], ["nano", "trap", "all", "its run failed"],
+            ["all", "tcg", "all", "qemu is not there"], ["nano", "trap", "all", "no run of it finished"],
             ["nano", "uml", "all", "User-mode Linux is a Linux kernel: it runs no other guest"]])
 
     def test_long_lists_are_turned_round(self):

@@ -90,9 +90,11 @@ def callout_table(accounts, most=8):
     return header, rows
 
 
-def turned(header, rows):
-    """Runs side by side: there are more classes than fit into a line."""
-    return [header[0] + ", " + header[1]] + [r[0] + ", " + r[1] for r in rows], [[h] + [r[i] for r in rows] for i, h in enumerate(header) if i > 1]
+def tables(accounts):
+    """(suite, table) for each: runs side by side, as there are more classes than fit into a line."""
+    for suite in accounts:
+        header, rows = table({suite: accounts[suite]})
+        yield suite, ([suite] + [r[1] for r in rows], [[h] + [r[i] for r in rows] for i, h in enumerate(header) if i > 1])
 
 
 def chart(accounts):

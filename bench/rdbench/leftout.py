@@ -24,7 +24,7 @@ def rows(data, suites, engines, skipped, broken=()):
             if not s.runs_on(e):
                 yield s.name, e.name, [], s.why_not(e, None) or UNKNOWN
             elif (s.name, e.name) in broken:
-                yield s.name, e.name, [], "its run failed"
+                yield s.name, e.name, [], "no run of it finished"
             else:
                 yield from lacking(s, e, data.get(s.name, {}))
 

@@ -106,7 +106,8 @@ def tables(data, titles, order, accounts, missing, caches=None):
             continue
         yield titles.get(suite, suite), *table_of(data, suite, order)
     if accounts:
-        yield ("Where the time went, in % of the run", *account.turned(*account.table(accounts)))
+        for suite, table in account.tables(accounts):
+            yield "Where the time went, %s, in %% of the run" % suite, *table
         header, rows = account.callout_table(accounts)
         if rows:
             yield "Callouts", header, rows
@@ -247,7 +248,8 @@ def as_html(header, data, titles, order, accounts, missing):
     if accounts:
         out.append("<h2>Where the time went</h2><p>Of the whole run of a suite under an engine, the guest's boot and the warming up "
                    "included: medians over the rounds, in per cent of the wall time.</p>")
-        out += [account.chart(accounts), html_table(*account.turned(*account.table(accounts))), html_table(*account.callout_table(accounts), text=True)]
+        out += [account.chart(accounts)] + [html_table(*table) for _, table in account.tables(accounts)]
+        out.append(html_table(*account.callout_table(accounts), text=True))
     if missing[1]:
         out.append("<h2>Not measured</h2>" + html_table(*missing, text=True))
     goals = target_table(data)
