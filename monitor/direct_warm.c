@@ -12,7 +12,6 @@
 static void pass(struct space *to, const struct space *from)
 {
     to->world = from->world;
-    to->narrow = from->narrow;
     memcpy(to->chunk, from->chunk, sizeof to->chunk);
 }
 
@@ -42,19 +41,21 @@ void direct_warm_put(struct direct *d, struct space *s)
 {
     if (d->n_warm == WARM)
         put_away(d, 0);
+    d->warm[d->n_warm].narrow = s->narrow;
     pass(&d->warm[d->n_warm++], s);
     s->world = NULL;
     memset(s->chunk, 0, sizeof s->chunk);
 }
 
 /* The youngest that has the page at rip, as its processor would fetch it; d->n_warm: none. */
-static unsigned find(struct vcpu *v)
+static unsigned find(struct vcpu *v, const struct space *s)
 {
     const struct direct *d = v->priv->direct;
     struct pt_result r;
     uint32_t err;
     /* Executable pages of 32-bit code are looked through before they are mapped (DIR-2): what they hold may have changed. */
-    if (!(v->c.key & CPU_KEY_CODE64) || pt_walk(v->mem, &v->c, v->c.rip, PT_EXEC | PT_USER | PT_PROBE, &r, &err))
+    if (s->narrow || !(v->c.key & CPU_KEY_CODE64) ||
+        pt_walk(v->mem, &v->c, v->c.rip, PT_EXEC | PT_USER | PT_PROBE, &r, &err))
         return d->n_warm;
     for (unsigned k = d->n_warm; k-- > 0;)
         if (!d->warm[k].narrow && direct_has_frame(&d->warm[k], v->c.rip, r.gpa))
@@ -66,7 +67,7 @@ bool direct_warm_take(struct vcpu *v, struct space *s, bool any)
 {
     struct direct *d = v->priv->direct;
     while (d->n_warm) {
-        unsigned k = find(v);
+        unsigned k = find(v, s);
         bool fits = k < d->n_warm;
         if (!fits && !any && d->n_warm < ENOUGH)
             return false;
@@ -77,7 +78,7 @@ bool direct_warm_take(struct vcpu *v, struct space *s, bool any)
         }
         struct space from = take_off(d, k);
         pass(s, &from);
-        s->narrow = s->giant = false;
+        s->giant = false;
         s->n_invalid = 0;
         if (fits)
             direct_adopt(v, s);
