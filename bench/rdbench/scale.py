@@ -49,7 +49,7 @@ EXPLAINED = [
      "world was emptied"),
     ("maps", ("native", "direct", "uml"), 1024, 32768, "the TLB: 1,536 or 2,048 pages, then the caches of upper levels; each page costs a cache line for its data and one for its entry"),
     ("maps", ("auto",), 8192, 65536, "tiering: its pages enter the process's world one by one, some 6 us each, and a promotion may invest 2 to 8 ms in that: it is "
-     "promoted and demoted in turn, 50 times in a run of this curve"),
+     "promoted and demoted in turn, dozens of times in a run of this curve"),
     ("maps", ("tcg",), 1024, 131072, "QEMU: its soft TLB starts with 256 entries and grows by use"),
     ("maps", TRANSLATED, 1024, 4096, "the soft TLB's entries, a cache line of the host's for each page, outgrow its caches together with the pages"),
     ("maps", TRANSLATED, 8192, 131072, "the soft TLB: 65,536 slots by address bits 12 to 27, 256 MiB; every other page is used"),
