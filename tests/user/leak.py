@@ -8,6 +8,7 @@ processes are created and ended in the guest, and it is measured again. Bounds: 
 """
 import argparse
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -81,7 +82,8 @@ def main():
         timer.cancel()
         console = watch.read(os.path.join(work, "console")) or ""
         with open(stats) as f:
-            promoted = [line.strip() for line in f if '"uw_' in line]
+            text = f.read()
+        counter = {name: int(n) for name, n in re.findall(r'"(uw_\w+)": (\d+)', text)}
         bad = []
         if status or "rd-exec: exit status 0" not in console:
             bad.append(f"exit status {status}: " + console[-300:])
@@ -97,7 +99,12 @@ def main():
         left = [pid for pid in pids if os.path.exists(f"/proc/{pid}")]
         if left:
             bad.append(f"processes left over: {left}")
-        print("leak: " + " ".join(promoted))
+        print("leak: " + " ".join(f"{name} {n}" for name, n in counter.items()))
+        # They ran directly, each in a world that the ones before had used, and came in by more than a page at a time.
+        if args.user == "auto" and counter["uw_promoted"] < args.count * 3 // 4:
+            bad.append(f"only {counter['uw_promoted']} of {args.count} were promoted")
+        if args.user != "translated" and counter["uw_maps"] < 8 * counter["uw_hidden"]:
+            bad.append(f"{counter['uw_hidden']} hidden faults for {counter['uw_maps']} pages")
     for line in bad:
         print("leak: " + line)
     return 1 if bad else 0

@@ -450,7 +450,7 @@ static void trap_storm(void)
     ut_handle(SIGILL, skip_two, 0);
     ut_handle(SIGFPE, skip_two, 0);
     signal(SIGALRM, count_hit);
-    struct itimerval every = {{0, 1000}, {0, 1000}}, off = {{0, 0}, {0, 0}};
+    struct itimerval every = {{0, 5000}, {0, 5000}}, off = {{0, 0}, {0, 0}};
     for (unsigned i = 0; i < ROUNDS; i++) {
         uint32_t dx = i;
         storm_hits = 0;
@@ -551,17 +551,17 @@ static uint64_t due;
 static void on_time(int sig)
 {
     if (n_late < 100)
-        late[n_late] = bt_now_ns() - (due + n_late * 3000000ull);
+        late[n_late] = bt_now_ns() - (due + n_late * 10000000ull);
     n_late++;
 }
 static void loops_are_interrupted(void)
 {
     signal(SIGALRM, on_time);
     timer_t t;
-    struct itimerspec every = {{0, 3000000}, {0, 0}};
+    struct itimerspec every = {{0, 10000000}, {0, 0}};
     REQUIRE(timer_create(CLOCK_MONOTONIC, &(struct sigevent){.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGALRM},
                          &t) == 0);
-    due = bt_now_ns() + 3000000;
+    due = bt_now_ns() + 10000000;
     every.it_value = (struct timespec){(time_t)(due / 1000000000), (long)(due % 1000000000)};
     REQUIRE(timer_settime(t, TIMER_ABSTIME, &every, NULL) == 0);
     while (n_late < 100)

@@ -148,6 +148,103 @@ static void ldt_code(void)
     }
 }
 
+/* ---- DS, ES and SS; loads of far pointers; what LAR, LSL and VERR say ---- */
+
+static uint32_t one_entry(unsigned n)
+{
+    struct user_desc d = {.entry_number = (unsigned)-1,
+                          .base_addr = (unsigned)(uintptr_t)words[n],
+                          .limit = 0xfffff,
+                          .seg_32bit = 1,
+                          .limit_in_pages = 1,
+                          .useable = 1};
+    REQUIRE(set_thread_area(&d) == 0);
+    for (unsigned k = 0; k < 64; k++)
+        words[n][k] = n * 1000 + k;
+    return d.entry_number * 8 + 3;
+}
+static volatile int ds_in_handler, es_in_handler;
+static void skip_ud2(int sig, siginfo_t *info, void *context)
+{
+    unsigned v;
+    __asm__ volatile("mov %%ds, %0" : "=r"(v));
+    ds_in_handler = (int)(v & 0xffff);
+    __asm__ volatile("mov %%es, %0" : "=r"(v));
+    es_in_handler = (int)(v & 0xffff);
+    ((ucontext_t *)context)->uc_mcontext.gregs[REG_EIP] += 2;
+}
+static void data_segments(void)
+{
+    unsigned sel = one_entry(0), flat, es, got, after, k, di;
+    __asm__ volatile("mov %%ds, %0" : "=r"(flat));
+    ut_handle(SIGILL, skip_ud2, 0);
+    for (unsigned n = 0; n < 400; n++) {
+        k = n % 64;
+        di = k * 4;
+        /* ES with a base: string instructions, and a signal in the middle that has the usual segments. */
+        __asm__ volatile("push %%es; mov %4, %%es; ud2; movl %%es:(%3), %0; mov %%es, %1; stosl; pop %%es; mov %%es, %2"
+                         : "=&r"(got), "=&r"(es), "=&r"(after), "+D"(di)
+                         : "r"(sel), "a"(k)
+                         : "memory");
+        REQUIRE_MSG(got == k && (es & 0xffff) == sel && (after & 0xffff) == (flat & 0xffff), "ES: 0x%x, selector 0x%x",
+                    got, es);
+        REQUIRE_MSG(ds_in_handler == (int)(flat & 0xffff) && es_in_handler == (int)(flat & 0xffff),
+                    "handler: DS 0x%x, ES 0x%x", ds_in_handler, es_in_handler);
+        /* DS: nothing but registers until it is back. */
+        __asm__ volatile("push %%ds; mov %1, %%ds; movl (%2), %0; mov $20, %%eax; int $0x80; addl (%2), %0; pop %%ds"
+                         : "=&b"(got)
+                         : "r"(sel), "S"(k * 4)
+                         : "eax", "memory");
+        REQUIRE_MSG(got == 2 * k, "DS: 0x%x", got);
+        static struct {
+            uint32_t offset;
+            uint16_t sel;
+        } __attribute__((packed)) far; /* static: not to be addressed by ESP */
+        far.offset = k * 4;
+        far.sel = (uint16_t)sel;
+        __asm__ volatile("lfs %1, %%ecx; movl %%fs:(%%ecx), %0; push $0; pop %%fs" : "=&r"(got) : "m"(far) : "ecx");
+        REQUIRE_MSG(got == k, "LFS: 0x%x", got);
+        __asm__ volatile("push %%es; les %1, %%ecx; movl %%es:(%%ecx), %0; pop %%es" : "=&r"(got) : "m"(far) : "ecx");
+        REQUIRE_MSG(got == k, "LES: 0x%x", got);
+        unsigned limit = 0, rights = 0;
+        uint8_t lsl, lar, readable, writable;
+        __asm__ volatile("lsl %4, %0; setz %1; lar %4, %2; setz %3"
+                         : "=&r"(limit), "=&q"(lsl), "=&r"(rights), "=&q"(lar)
+                         : "r"(sel)
+                         : "cc");
+        __asm__ volatile("verr %w2; setz %0; verw %w2; setz %1" : "=&q"(readable), "=&q"(writable) : "r"(sel) : "cc");
+        REQUIRE_MSG(lsl && limit == 0xffffffff && lar && (rights & 0xfe00) == 0xf200 && readable && writable,
+                    "LSL 0x%x, LAR 0x%x, %u %u", limit, rights, readable, writable);
+        if (n % 20 == 0)
+            sched_yield();
+    }
+}
+
+/* Stacks in segments of the LDT: with a base, and 16 bits wide. Interrupts and faults come while SS is one of these. */
+static uint8_t low_stack[4096] __attribute__((aligned(4096)));
+static void stack_segments(void)
+{
+    struct user_desc d = {
+        .entry_number = 6, .base_addr = (unsigned)(uintptr_t)low_stack, .limit = 4095, .seg_32bit = 1, .useable = 1};
+    if (syscall(SYS_modify_ldt, 1, &d, sizeof d) && errno == ENOSYS)
+        bt_skip("no modify_ldt");
+    for (unsigned n = 0; n < 200; n++) {
+        unsigned got, count = n % 50 ? 10 : 3000000, sp = 0x800;
+        d.seg_32bit = n / 10 % 2 == 0;
+        if (n % 10 == 0)
+            REQUIRE(syscall(SYS_modify_ldt, 1, &d, sizeof d) == 0);
+        __asm__ volatile(
+            "mov %%esp, %%edi; mov %%ss, %%esi; mov %3, %%ss; mov %4, %%esp; push $0x1234567; 1: dec %1; jnz 1b;"
+            "pop %0; mov %%esi, %%ss; mov %%edi, %%esp"
+            : "=&a"(got), "+c"(count), "=m"(low_stack)
+            : "r"(6 * 8 + 7), "r"(sp)
+            : "esi", "edi", "memory", "cc");
+        REQUIRE_MSG(got == 0x1234567 && *(uint32_t *)(low_stack + 0x7fc) == 0x1234567, "0x%x, [0x%x]", got,
+                    *(uint32_t *)(low_stack + 0x7fc));
+        memset(low_stack, 0, sizeof low_stack);
+    }
+}
+
 /* Thread-local variables of the compiler, by GS, in processes that compete. */
 static __thread uint32_t local[16];
 static void compiler_tls(void)
@@ -170,8 +267,10 @@ static void compiler_tls(void)
 }
 
 const struct bt_test u_tls[] = {
-    {"u-tls-gdt-entries", tls_entries}, {"u-tls-ldt-limits", ldt_limits}, {"u-tls-bad-selectors", bad_selectors},
-    {"u-tls-ldt-code", ldt_code},       {"u-tls-compiler", compiler_tls}, {NULL, NULL},
+    {"u-tls-gdt-entries", tls_entries},       {"u-tls-ldt-limits", ldt_limits},
+    {"u-tls-bad-selectors", bad_selectors},   {"u-tls-ldt-code", ldt_code},
+    {"u-tls-compiler", compiler_tls},         {"u-tls-data-segments", data_segments},
+    {"u-tls-stack-segments", stack_segments}, {NULL, NULL},
 };
 #else
 const struct bt_test u_tls[] = {{NULL, NULL}};

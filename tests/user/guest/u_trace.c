@@ -181,6 +181,77 @@ static void single_steps(void)
     stop(child);
 }
 
+/* Steps over what changes how steps go: POPF with and without TF, loads of SS, faults that have a handler, instructions that the monitor
+ * carries out, and those that change the mode. Each piece of code ends at a HLT; the numbers are where each step ends. */
+static uint8_t *piece;
+static void on_piece(int sig, siginfo_t *info, void *context)
+{
+    ((ucontext_t *)context)->uc_mcontext.gregs[UT_IP] += 2;
+}
+static void spin_for_ever(void)
+{
+    for (;;)
+        ;
+}
+static void odd_steps(void)
+{
+    static const struct {
+        const char *name;
+        uint8_t code[24], at[10];
+    } pieces[] = {
+        {"popf", {0x9c, 0x90, 0x9d, 0x90, 0x90, 0xf4}, {1, 2, 3, 4, 5}},
+        {"mov ss", {0x8c, 0xd0, 0x8e, 0xd0, 0x90, 0x90, 0xf4}, {2, 5, 6}},
+        {"int 80h", {0xb8, 64, 0, 0, 0, 0xcd, 0x80, 0x90, 0xf4}, {5, 7, 8}},
+#ifdef __x86_64__
+        {"syscall", {0xb8, 39, 0, 0, 0, 0x0f, 0x05, 0x90, 0xf4}, {5, 7, 8}},
+#endif
+        {"cpuid, rdtsc", {0x31, 0xc0, 0x0f, 0xa2, 0x0f, 0x31, 0x90, 0xf4}, {2, 4, 6, 7}},
+        {"rep stosb of nothing", {0x31, 0xc9, 0xf3, 0xaa, 0x90, 0xf4}, {2, 4, 5}},
+        {"enter, leave", {0xc8, 16, 0, 0, 0xc9, 0x90, 0xf4}, {4, 5, 6}},
+        {"call, ret", {0xe8, 1, 0, 0, 0, 0xf4, 0xc3}, {6, 5}},
+        {"loop", {0xb9, 3, 0, 0, 0, 0xe2, 0xfe, 0x90, 0xf4}, {5, 5, 5, 7, 8}},
+        {"fninit", {0xdb, 0xe3, 0x90, 0xf4}, {2, 3}},
+    };
+    piece = mmap(NULL, UT_PAGE, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    REQUIRE(piece != MAP_FAILED);
+    pid_t child = start(spin_for_ever);
+    struct user_regs_struct r0 = regs(child);
+    for (unsigned n = 0; n < 5; n++)
+        for (unsigned i = 0; i < sizeof pieces / sizeof pieces[0]; i++) {
+            memcpy(piece, pieces[i].code, sizeof pieces[i].code);
+            struct user_regs_struct r = r0;
+            r.IP = (uintptr_t)piece;
+            r.ORIG = (unsigned long)-1;
+            r.FLAGS = 0x246;
+            REQUIRE(ptrace(PTRACE_SETREGS, child, NULL, &r) == 0);
+            for (unsigned k = 0; k < 10 && pieces[i].at[k]; k++) {
+                go(child, PTRACE_SINGLESTEP);
+                uintptr_t ip = (uintptr_t)regs(child).IP;
+                REQUIRE_MSG(ip == (uintptr_t)piece + pieces[i].at[k], "%s: step %u ends at +%ld, not +%u",
+                            pieces[i].name, k, (long)(ip - (uintptr_t)piece), pieces[i].at[k]);
+            }
+        }
+    stop(child);
+    /* A step into a fault stops at the fault; the next one, in the handler's first instruction. */
+    piece[0] = 0x0f, piece[1] = 0x0b, piece[2] = 0xc3;
+    child = fork();
+    if (child == 0) {
+        ut_handle(SIGILL, on_piece, 0);
+        ptrace(PTRACE_TRACEME, 0, NULL, NULL);
+        raise(SIGSTOP);
+        for (;;)
+            ((void (*)(void))(uintptr_t)piece)();
+    }
+    REQUIRE((wait_stop(child) & 0xff) == SIGSTOP);
+    for (unsigned n = 0; n < 5; n++) {
+        REQUIRE(ptrace(PTRACE_CONT, child, NULL, NULL) == 0 && (wait_stop(child) & 0xff) == SIGILL);
+        REQUIRE((uintptr_t)regs(child).IP == (uintptr_t)piece);
+        REQUIRE(ptrace(PTRACE_SINGLESTEP, child, NULL, (void *)SIGILL) == 0 && (wait_stop(child) & 0xff) == SIGTRAP);
+        REQUIRE((uintptr_t)regs(child).IP == (uintptr_t)on_piece);
+    }
+    stop(child);
+}
+
 /* Data breakpoints of every kind, while the tracee computes. */
 static volatile uint32_t watched[8];
 extern char wa_stored[], wa_read[];
@@ -397,11 +468,8 @@ static void core_dump(void)
 }
 
 const struct bt_test u_trace[] = {
-    {"u-trace-registers", registers},
-    {"u-trace-steps", single_steps},
-    {"u-trace-data-breakpoints", data_breakpoints},
-    {"u-trace-attach", attach},
-    {"u-trace-emulated-calls", emulated_calls},
-    {"u-core-dump", core_dump},
-    {NULL, NULL},
+    {"u-trace-registers", registers}, {"u-trace-steps", single_steps},
+    {"u-trace-odd-steps", odd_steps}, {"u-trace-data-breakpoints", data_breakpoints},
+    {"u-trace-attach", attach},       {"u-trace-emulated-calls", emulated_calls},
+    {"u-core-dump", core_dump},       {NULL, NULL},
 };
