@@ -375,6 +375,9 @@ static enum step single_step(struct vcpu *v)
 static void account_user(struct vcpu *v, enum tier_end how)
 {
     struct vcpu_priv *p = v->priv;
+    user_clock_stop(v);
+    if (!p->user_ticks && how == TIER_FAULT)
+        return;
     p->user_skip = p->user_skipped = 0; /* only stretches of a kind stand for one another */
     if (p->user_ticks)
         direct_account(v, p->user_ticks, how);
@@ -477,6 +480,7 @@ static enum step user_step(struct vcpu *v)
 {
     struct vcpu_priv *p = v->priv;
     if (direct_wanted(v)) {
+        p->user_since = p->user_ticks = 0;
         forget_exit(v);
         fpu_leave(v);
         acct_enter(&v->stats->acct, ACCT_world_switch);
@@ -491,7 +495,8 @@ static enum step user_step(struct vcpu *v)
         case DIRECT_SYS: return direct_sys(v);
         }
     }
-    p->user_since = __builtin_ia32_rdtsc();
+    if (!p->user_since && !p->user_skip) /* else it goes on, or is not timed */
+        p->user_since = __builtin_ia32_rdtsc();
     return block_step(v, direct_careful(v) ? CPU_KEY_APART : 0);
 }
 
@@ -499,8 +504,10 @@ static enum step user_step(struct vcpu *v)
  * on the other (tc_go_on). */
 static enum step counted_step(struct vcpu *v)
 {
+    struct vcpu_priv *p = v->priv;
+    if (v->c.cpl != 3 && p->user_since) /* it was left by an NMI, a single step */
+        account_user(v, TIER_OTHER);
     enum step s = v->c.cpl == 3 ? user_step(v) : block_step(v, 0);
-    user_clock_stop(v);
     if (v->c.cpl != 3)
         account_user(v, TIER_FAULT);
     return s;
@@ -541,6 +548,7 @@ enum vm_exit_reason vcpu_run(struct vcpu *v)
             if (!selfcheck_run(v))
                 break;
         }
+    user_clock_stop(v);
     fpu_leave(v);
     direct_rest(v);
     hostsig_thread_leave(v);
