@@ -39,6 +39,13 @@ void direct_warm_clear(struct direct *d)
 
 void direct_warm_put(struct direct *d, struct space *s)
 {
+    /* A thread that only pretends to have stopped must not keep what the guest's kernel is about to give to others. */
+    if (uw_renew(s->world)) {
+        uw_put(s->world);
+        s->world = NULL;
+        direct_forget(s);
+        return;
+    }
     if (d->n_warm == WARM)
         put_away(d, 0);
     d->warm[d->n_warm].narrow = s->narrow;
