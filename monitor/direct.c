@@ -58,6 +58,8 @@ void direct_drop_world(struct direct *d, struct space *s)
     unsigned i = 0;
     if (!s->world)
         return;
+    if (d->loose == s->world)
+        direct_stop(d->v);
     if (d->v->fpu_away == s)
         fpu_bring(d->v);
     direct_warm_put(d, s);
@@ -229,6 +231,22 @@ static void forget_ended(struct vcpu *v, const struct space *current)
         if (s != current && s->cr3 != ~0ull && !s->ended)
             s->ended = direct_root_is_empty(v, s);
     }
+}
+
+void direct_stop(struct vcpu *v)
+{
+    struct direct *d = v->priv->direct;
+    struct uworld *w = d ? d->loose : NULL;
+    if (!w)
+        return;
+    d->loose = NULL;
+    v->stats->uw_stops++;
+    if (uw_stop(w))
+        return;
+    v->stats->uw_ran_on++;
+    for (unsigned i = 0; i < d->n_live; i++)
+        if (d->live[i]->world == w)
+            d->live[i]->refused = true;
 }
 
 void direct_cr3_loaded(struct vcpu *v)
@@ -471,6 +489,7 @@ enum direct_result direct_run(struct vcpu *v)
     v->stats->acct.count[ACCT_world_switch]++;
     uint64_t ran = __builtin_ia32_rdtsc() - start;
     __atomic_store_n(&d->running, NULL, __ATOMIC_SEQ_CST);
+    d->loose = s->world;
     v->stats->uw_runs++;
     if (rc) { /* did not run: the host refused mappings, and the world is empty or dead */
         direct_forget(s);

@@ -37,6 +37,8 @@ void direct_rest(struct vcpu *v);
 void direct_account(struct vcpu *v, uint64_t ticks, enum tier_end how);
 /* TLB events. nofpu. */
 void direct_cr3_loaded(struct vcpu *v);
+/* Before any of them: what the guest's kernel flushes may be somebody else's afterwards, so the world that ran last must have stopped. */
+void direct_stop(struct vcpu *v);
 void direct_invlpg(struct vcpu *v, uint64_t lin);
 /* A frame has become traced: no world may have it writable. */
 void direct_protect(struct vcpu *v, uint64_t gpa);

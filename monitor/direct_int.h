@@ -60,6 +60,7 @@ struct direct {
     enum vm_user_mode mode;
     struct uw_pool *pool;
     struct uworld *running; /* for the kick */
+    struct uworld *loose;   /* ran last; whether its thread has really stopped has not been asked yet */
     uint64_t clock;
     struct tier_costs costs;
     uint64_t ticks_per_1024ns;

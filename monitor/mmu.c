@@ -195,6 +195,7 @@ static void flush_others(struct vcpu *v, bool all)
 
 void vcpu_mmu_flush(struct vcpu *v, enum mmu_flush what)
 {
+    direct_stop(v);
     v->stats->tlb_flushes++;
     flush_tlbs(v, what == MMU_FLUSH_ALL);
     flush_others(v, what == MMU_FLUSH_ALL);
@@ -204,6 +205,7 @@ void vcpu_mmu_flush(struct vcpu *v, enum mmu_flush what)
 
 void vcpu_mmu_cr3(struct vcpu *v, bool keep)
 {
+    direct_stop(v);
     uint16_t from = v->priv->pcids.current, to = pcid_of_cr3(v);
     keep &= !v->pttrace; /* trap and emulate knows no address spaces but the current one */
     if (to == from) {
@@ -224,6 +226,7 @@ void vcpu_mmu_cr3(struct vcpu *v, bool keep)
 
 void vcpu_mmu_invpcid(struct vcpu *v, uint16_t pcid)
 {
+    direct_stop(v);
     if (pcid == v->priv->pcids.current) {
         vcpu_mmu_flush(v, MMU_FLUSH_NONGLOBAL);
         return;
@@ -243,6 +246,7 @@ void vcpu_mmu_flush_pcids(struct vcpu *v)
 
 static void invlpg(struct vcpu *v, uint64_t lin)
 {
+    direct_stop(v);
     softtlb_flush_page(&v->tlb[0], lin);
     softtlb_flush_page(&v->tlb[1], lin);
     /* A large page is one translation to the guest, many entries here, and INVLPG may name any address in it (SDM 3A 4.10.4.1). */

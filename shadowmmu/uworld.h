@@ -45,6 +45,10 @@ bool uw_conflicts(const struct uw_pool *p, uint64_t gva, uint64_t bytes);
 /* An empty world, its registers in the state after reset. NULL: no more can be had now. uw_put forgets its mappings and state. */
 struct uworld *uw_get(struct uw_pool *p);
 void uw_put(struct uworld *w);
+/* After uw_run: the guest thread executes nothing before the next one. The host's kernel says so; that uw_run has come back may be the doing of
+ * a hostile program that runs on. To be asked before anything that is mapped becomes somebody else's. A system call if the thread
+ * sleeps, some us if it spins. False: it would not stop, and has been killed; the next uw_run gives UW_DEAD. nofpu. */
+bool uw_stop(struct uworld *w);
 /* Passes a world on to another guest program without emptying it: forgets the thread's state, as uw_put does, but keeps mappings.
  * 0; or -RD_E_HOST: the host cannot tell that the old program's thread has stopped for good, or it is dead: uw_put is left to do. */
 int uw_renew(struct uworld *w);

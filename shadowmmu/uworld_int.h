@@ -6,6 +6,8 @@
  *       command page are out of the guest's reach.
  * UW-3  What the monitor relies on ("these mappings are gone") it reads from the read-only page, which only the kernel
  *       writes, through the mapper's pwrite. The read/write pages are hearsay.
+ * UW-4  That the guest thread has stopped, so that what it has mapped may become somebody else's, is what the host's kernel says
+ *       (uw_stop), not what the pages say.
  */
 #ifndef SHADOWMMU_UWORLD_INT_H
 #define SHADOWMMU_UWORLD_INT_H
@@ -34,6 +36,7 @@
 #define UW_H_MWAIT (UW_RO + 16)
 #define UW_H_EWAIT (UW_RO + 20)
 #define UW_H_SPIN_GUEST (UW_RO + 24)
+#define UW_H_STOP (UW_RO + 28)
 #define UW_H_DONE_POS (UW_RO + 32)
 #define UW_H_FRAME (UW_RO + 40)
 #define UW_H_SLOT_POS (UW_RO + 48)
@@ -113,7 +116,8 @@ struct uw_hdr {
     _Atomic uint32_t done;                    /* batches performed; written by the world's kernel */
     uint32_t err;                             /* errno of the first failed command, or 0; same */
     _Atomic uint32_t mapper_wait, event_wait; /* the monitor sleeps for done, for turn */
-    uint32_t spin_guest, pad0;                /* TSC ticks to spin before sleeping */
+    uint32_t spin_guest;                      /* TSC ticks to spin before sleeping ... */
+    _Atomic uint32_t stop;                    /* ... which ends when this is set */
     uint64_t done_pos;                        /* where done lies in the control memfd */
     uint64_t frame_sp;                        /* stack pointer for rt_sigreturn */
     uint64_t slot_pos;                        /* zygote: slot of the world to make */
@@ -245,6 +249,7 @@ uint64_t uw_cpu_spin(const struct uworld *w);
 void uw_cpu_share(struct uworld *w);
 /* uworld_pool.c: whether the world's process still lives; if not, it is marked so. */
 bool uw_alive(struct uworld *w);
+bool uw_is_waiting(struct uworld *w);
 void uw_kill(struct uworld *w);
 
 static inline uint64_t uw_tsc(void) { return __builtin_ia32_rdtsc(); }

@@ -252,19 +252,9 @@ static bool prove(struct uworld *w)
     return false;
 }
 
-/* Whether the guest thread sleeps in the stub's futex call: then it goes through the stub and our frame before it executes anything else
- * (UW-1), whatever it has done before and whatever is mapped. Only the host's kernel can make this answer 1: a waiter that is moved from
- * the turn word to the turn word stays where it is, and is counted. The filter lets the guest thread wait for this word by one instruction,
- * and nobody else waits for it while the monitor asks. */
-static bool is_waiting(struct uworld *w)
-{
-    uintptr_t move = 1;
-    return syscall(SYS_futex, &w->mb->turn, FUTEX_CMP_REQUEUE, 0, move, &w->mb->turn, UW_TURN_MONITOR) == 1;
-}
-
 static bool pass_on(struct uworld *w)
 {
-    if (!is_waiting(w))
+    if (!uw_is_waiting(w))
         return false;
     freshen(w);
     w->mb->asleep = 1; /* which it need not have said */

@@ -69,6 +69,7 @@ bool uw_switch(struct uworld *w)
     uint64_t spin = uw_cpu_spin(w);
     w->mb->frame = 0;
     w->hdr->spin_guest = (uint32_t)spin;
+    w->hdr->stop = 0;
     atomic_store(&w->mb->turn, UW_TURN_GUEST);
     if (w->mb->asleep)
         uw_futex_wake(&w->mb->turn);

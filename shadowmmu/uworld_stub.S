@@ -193,6 +193,8 @@ uw_ip_wake:
         add     %rax, %rcx
 2:      cmpl    $UW_TURN_GUEST, AT(UW_M_TURN)
         je      guest_resume
+        cmpl    $0, AT(UW_H_STOP)
+        jne     guest_sleep
         pause
         rdtsc
         shl     $32, %rdx

@@ -1044,6 +1044,32 @@ Test(uw, a_thread_that_feigns_its_end_is_found_out)
     expect_survivor();
 }
 
+Test(uw, a_thread_that_feigns_a_stop_and_runs_on_is_killed)
+{
+    LOAD(spin);
+    feign(CODE);
+    cr_expect(!uw_stop(w));
+    cr_expect(uw_stop(w), "it is not asked again");
+    run();
+    cr_expect_eq(ev.kind, UW_DEAD);
+    expect_survivor();
+}
+
+Test(uw, a_thread_that_spins_for_its_turn_stops_when_it_is_told_to)
+{
+    LOAD(syscall_loop);
+    for (unsigned i = 0; i < 300; i++) {
+        short_turn();
+        if (i % 10 == 0) {
+            cr_assert(uw_stop(w));
+            cr_assert(uw_is_waiting(w));
+        }
+    }
+    short_turn();
+    cr_expect_eq(ev.kind, UW_SYSCALL);
+    cr_expect(uw_alive(w));
+}
+
 /* It does wait where the stub does, but is to trap there: what it has in its registers must not come back as the next program's. */
 Test(uw, a_thread_that_waits_with_a_trap_set_is_found_out)
 {

@@ -369,6 +369,52 @@ static void given_back(void)
     }
 }
 
+/* Tells the monitor that it has made a system call (exit), with a frame that looks like it, and runs on: what its pages' frames
+ * are used for after its kernel has freed them it must not see. */
+#define STUB_FRAME_SP (STUB + STUB_RO + 40) /* UW_H_FRAME; the handler has the stack pointer 8 lower */
+#define STUB_FRAME (STUB + STUB_RW + 16)    /* UW_M_FRAME */
+enum { RUN_ON_PAGES = 3000 };
+static volatile uint32_t *run_on_seen;
+static void run_on(uint64_t unused)
+{
+    uint8_t *p = mmap(NULL, RUN_ON_PAGES * 4096ul, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    madvise(p, RUN_ON_PAGES * 4096ul, MADV_NOHUGEPAGE);
+    for (size_t i = 0; i < RUN_ON_PAGES; i++)
+        *(volatile uint32_t *)(p + i * 4096) = 0x1111;
+    volatile uint32_t *seen = run_on_seen;
+    for (int i = 0; i < 300; i++) { /* until such turns are spun for */
+        syscall(SYS_getppid);
+        seen[1] = 1;
+    }
+    uint64_t frame = *(volatile uint64_t *)STUB_FRAME_SP - 8;
+    volatile uint64_t *reg = (volatile uint64_t *)(frame + 8 + 40); /* r8 ... r15 rdi rsi rbp rbx rdx rax */
+    reg[8] = 0;
+    reg[13] = SYS_exit_group;
+    *(volatile uint64_t *)STUB_FRAME = frame;
+    __atomic_store_n((uint32_t *)(STUB + STUB_RW), 0, __ATOMIC_SEQ_CST); /* the monitor's turn */
+    for (;;)
+        for (size_t i = 0; i < RUN_ON_PAGES; i++)
+            if (*(volatile uint32_t *)(p + i * 4096) != 0x1111)
+                seen[0] = *(volatile uint32_t *)(p + i * 4096 + 8) == 0x5ec7e7 ? 2 : 1;
+}
+static void stub_run_on(void)
+{
+    run_on_seen = bt_shared(4096);
+    for (int round = 0; round < 3; round++) {
+        attempt_ms(run_on, 0, 1500);
+        uint8_t *q = mmap(NULL, 2ul * RUN_ON_PAGES * 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        madvise(q, 2ul * RUN_ON_PAGES * 4096, MADV_NOHUGEPAGE);
+        for (size_t i = 0; i < 2 * RUN_ON_PAGES; i++)
+            *(uint32_t *)(q + i * 4096 + 8) = 0x5ec7e7;
+        usleep(300000);
+        munmap(q, 2ul * RUN_ON_PAGES * 4096);
+        REQUIRE_MSG(run_on_seen[1], "the attacker did not even begin");
+        REQUIRE_MSG(run_on_seen[0] == 0, "a program that had ended saw %s",
+                    run_on_seen[0] == 2 ? "what another one wrote" : "what the kernel did with its pages");
+    }
+    sane();
+}
+
 /* ---- system calls from every place ---- */
 
 static void odd_system_calls(void)
@@ -634,6 +680,7 @@ static const struct bt_test hostile[] = {
     {"hostile-stub-offsets", stub_every_offset},
     {"hostile-stub-calls", stub_system_calls},
     {"hostile-stub-mailbox", stub_mailbox},
+    {"hostile-stub-run-on", stub_run_on},
     {"hostile-stub-read-only", stub_read_only},
     {"hostile-stub-stack", stub_stack},
     {"hostile-stub-frame", stub_forged_frame},
