@@ -14,12 +14,13 @@ static inline bool is_filled(const struct softtlb *t, unsigned i) { return stlb_
 static void forget_stack(struct softtlb *t) { t->stack_r = t->stack_w = (struct stlb_stack){STLB_STACK_NONE, 0}; }
 static void drop(struct softtlb *t, unsigned i) { t->tag_r[i] = t->tag_w[i] = never_tag(i); }
 
+static unsigned half(uint64_t lin) { return lin >> 63 || (!(lin >> 32) && lin >> 31); }
+
 static void empty_lists(struct softtlb *t)
 {
     forget_stack(t);
     t->fleeting.n = t->lasting.n = 0;
-    t->large = 0;
-    t->huge = false;
+    t->large = (struct stlb_large){{0}, {0}};
 }
 
 void softtlb_init(struct softtlb *t)
@@ -72,10 +73,11 @@ void softtlb_fill(struct softtlb *t, uint64_t lin, const uint8_t *host_page, uin
     t->tag_w[i] = write ? -(int64_t)PAGE(lin) : never_tag(i);
     t->addend[i] = (uint64_t)(uintptr_t)host_page - PAGE(lin);
     t->global[i / 64] = global ? t->global[i / 64] | bit : t->global[i / 64] & ~bit;
-    if (page_bytes > 4096) {
-        t->large |= 1ull << (lin >> 21 & 63) | 1ull << ((lin >> 21 & 63) ^ 1); /* 4 MiB pages have two */
-        t->huge |= page_bytes > 4u << 20;
-    }
+    if (page_bytes > 4u << 20)
+        t->large.giga[half(lin)] |= 1ull << (lin >> 30 & 63);
+    else if (page_bytes > 4096)
+        t->large.mega[half(lin)] |= 1ull << (lin >> 21 & 63) | 1ull
+                                                                   << ((lin >> 21 & 63) ^ 1); /* 4 MiB pages have two */
 }
 
 /* One page again and again must not fill the list. */
@@ -85,9 +87,9 @@ static void delist_last(struct stlb_list *l, unsigned i)
         l->n--;
 }
 
-static void drop_large(struct softtlb *t, struct stlb_list *l, uint64_t lin)
+static void drop_large(struct softtlb *t, struct stlb_list *l, uint64_t lin, unsigned shift)
 {
-    unsigned shift = t->huge ? 30 : 22, kept = 0;
+    unsigned kept = 0;
     for (unsigned k = 0; k < l->n; k++) {
         unsigned i = l->at[k];
         if (!is_filled(t, i))
@@ -108,10 +110,12 @@ void softtlb_flush_page(struct softtlb *t, uint64_t lin)
         drop(t, i);
         delist_last(is_global(t, i) ? &t->lasting : &t->fleeting, i);
     }
-    if (!t->huge && !(t->large >> (lin >> 21 & 63) & 1))
+    bool giga = t->large.giga[half(lin)] >> (lin >> 30 & 63) & 1,
+         mega = t->large.mega[half(lin)] >> (lin >> 21 & 63) & 1;
+    if (!giga && !mega)
         return;
-    drop_large(t, &t->fleeting, lin);
-    drop_large(t, &t->lasting, lin);
+    drop_large(t, &t->fleeting, lin, giga ? 30 : 22);
+    drop_large(t, &t->lasting, lin, giga ? 30 : 22);
 }
 
 static void protect_listed(struct softtlb *t, const struct stlb_list *l, const uint8_t *host_page)
@@ -134,7 +138,6 @@ void softtlb_park(struct softtlb *t, struct stlb_park *park)
 {
     park->n = 0;
     park->large = t->large;
-    park->huge = t->huge;
     for (unsigned k = t->fleeting.n; k-- > 0 && park->n < STLB_PARKED;) {
         unsigned i = t->fleeting.at[k];
         if (!is_filled(t, i) || is_global(t, i))
@@ -160,8 +163,10 @@ void softtlb_unpark(struct softtlb *t, struct stlb_park *park)
         t->global[i / 64] &= ~(1ull << (i % 64));
         enlist(t, i, false);
     }
-    t->large |= park->large;
-    t->huge |= park->huge;
+    for (unsigned h = 0; h < 2; h++) {
+        t->large.mega[h] |= park->large.mega[h];
+        t->large.giga[h] |= park->large.giga[h];
+    }
     park->n = 0;
 }
 

@@ -26,6 +26,12 @@ struct stlb_stack {
     int64_t tag;
     uint64_t addend;
 };
+/* Notes of large pages of which a part was entered, for each half of the address space: kernels have many, INVLPG is mostly for
+ * programs, and has to look at all entries where there may be a large page. */
+struct stlb_large {
+    uint64_t mega[2]; /* bit n: one of 2 or 4 MiB with (linear >> 21) & 63 == n */
+    uint64_t giga[2]; /* bit n: a larger one with (linear >> 30) & 63 == n */
+};
 /* Indexes of filled entries (and of some emptied or refilled ones). */
 struct stlb_list {
     uint32_t n;
@@ -39,8 +45,7 @@ struct softtlb {
     uint64_t addend[STLB_SIZE];
     uint64_t global[STLB_SIZE / 64];    /* survives a CR3 load */
     struct stlb_list fleeting, lasting; /* of entries that are not global; of those that are */
-    bool huge;                          /* a part of a page larger than 4 MiB was entered */
-    uint64_t large;                     /* bit n: a part of a large page with (linear >> 21) & 63 == n was entered */
+    struct stlb_large large;
 };
 #define STLB_STACK_NONE INT64_MIN /* minus 2^63, which is 2^63 */
 /* Minus the window's distance from the page for a last byte whose bits 9 to 11 are n: the access is around its middle if it can be. */
@@ -54,8 +59,7 @@ static inline int64_t stlb_stack_from(unsigned n)
     64u /* a refill costs 200 ns, taking an entry away and back a tenth: worth it for those used at one in ten switches */
 struct stlb_park {
     uint32_t n;
-    bool huge; /* as in softtlb */
-    uint64_t large;
+    struct stlb_large large;
     struct {
         int64_t tag_r, tag_w;
         uint64_t addend;
