@@ -214,6 +214,7 @@ struct uw_pool {
     uint64_t frame_addr; /* in the world; 0 until the first event */
     size_t frame_bytes;  /* from there to the end of the signal stack */
     uint8_t *fresh;      /* a signal frame of a thread that has done nothing yet */
+    uint8_t *given;      /* the frame with which a world that was passed on went into its first turn */
     uint64_t xfeatures;
     uint32_t xstate_bytes, mxcsr_mask;
     uint32_t xoffset[UW_COMPONENTS], xsize[UW_COMPONENTS]; /* CPUID leaf 0DH; 0, 0: not there */

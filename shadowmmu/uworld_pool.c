@@ -211,7 +211,7 @@ static int learn_frame(struct uw_pool *p, struct uworld *w)
     p->frame_bytes = top - at;
     const struct uw_frame *f = uw_frame_of(w);
     uint64_t fp = f->sc.fpstate;
-    if (fp < at || fp > top - 576 || !(p->fresh = malloc(p->frame_bytes)))
+    if (fp < at || fp > top - 576 || !(p->fresh = malloc(p->frame_bytes)) || !(p->given = malloc(p->frame_bytes)))
         return -RD_E_UNSUPPORTED;
     memcpy(p->fresh, f, p->frame_bytes);
     const uint8_t *image = p->fresh + (fp - at);
@@ -554,5 +554,6 @@ void uw_pool_destroy(struct uw_pool *p)
     if (p->ctl_fd >= 0)
         close(p->ctl_fd);
     free(p->fresh);
+    free(p->given);
     free(p);
 }

@@ -224,13 +224,14 @@ static void decode_event(struct uworld *w, const struct uw_frame *f, struct uw_s
 
 /* The first event of a guest program in a world that was another one's. That one's thread could not run any more, but a signal that came
  * while it slept in the stub, or single-stepping that it had left on there, puts its own registers into the frame: nobody else's code
- * is where that happens. */
+ * is where that happens. Then the new one's state, whose FPU image is here and nowhere else, is put back. */
 static bool is_new(struct uworld *w, bool alive)
 {
     w->renewed = false;
     if (alive && !uw_conflicts(w->pool, uw_frame_of(w)->sc.ip, 1))
         return true;
     uw_kill(w);
+    memcpy(uw_frame_of(w), w->pool->given, w->pool->frame_bytes);
     return false;
 }
 
@@ -247,6 +248,8 @@ int uw_run(struct uworld *w, struct uw_state *s, struct uw_event *ev)
     }
     w->pool->counts.runs++;
     put_state(w, s);
+    if (w->renewed)
+        memcpy(w->pool->given, uw_frame_of(w), w->pool->frame_bytes);
     uw_cpu_before(w);
     uint64_t since = uw_tsc();
     bool alive = uw_switch(w);

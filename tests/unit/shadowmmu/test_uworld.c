@@ -1086,9 +1086,18 @@ Test(uw, a_thread_that_waits_with_a_trap_set_is_found_out)
     memcpy(mem, uwg_ud2, 2);
     s.rip = CODE;
     s.cs = UW_CS64;
+    uw_fpu_save(w, img, sizeof img);
+    memset(img + 160, 0x5a, 256);
+    img[512] |= XCR0_SSE;
+    uw_fpu_load(w, img, sizeof img);
     cr_expect_eq(uw_run(w, &s, &ev), -RD_E_HOST);
     cr_expect_eq(s.rip, CODE);
     cr_expect_eq(s.gpr[R_RBX], 0);
+    /* Nor may the next program's vector registers be lost with the world. */
+    memset(img, 0, sizeof img);
+    uw_fpu_save(w, img, sizeof img);
+    for (unsigned i = 160; i < 416; i++)
+        cr_assert_eq(img[i], 0x5a, "byte %u", i);
     expect_survivor();
 }
 
