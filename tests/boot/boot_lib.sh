@@ -2,14 +2,28 @@
 # Sourced. The caller has set: me (its name, for messages), work (a folder of its own), limit (seconds), memory, kernel, append, the array
 # engine, and perhaps the array watch, a command that runs it.
 
-# Boots $work/initrd.gz with these further options; its output is in $work/out, and comes out here. Sets status, took and bad.
-boot_guest() {
-    local begun
-    begun=$(date +%s)
-    timeout --foreground -k 5 "$limit" ${watch[@]+"${watch[@]}"} "${engine[@]}" -m "$memory" -display none -monitor none \
+# One boot, of so many seconds at most.
+boot_once() {
+    local seconds=$1
+    shift
+    timeout --foreground -k 5 "$seconds" ${watch[@]+"${watch[@]}"} "${engine[@]}" -m "$memory" -display none -monitor none \
         -serial "file:$work/console" -serial stdio -no-reboot -kernel "$kernel" -initrd "$work/initrd.gz" \
         -append "console=ttyS0 panic=-1 quiet $append" "$@" </dev/null >"$work/out" 2>"$work/err"
     status=$?
+}
+
+# Boots $work/initrd.gz with these further options; its output is in $work/out, and comes out here. Sets status, took and bad.
+boot_guest() {
+    local begun tries=0
+    begun=$(date +%s)
+    # On a busy host TCG stops for good in one boot in six, before the kernel's first message: that says nothing of our tests. Reference runs
+    # that printed nothing are begun again.
+    while [ "${reference:-0}" = 1 ] && [ $((tries += 1)) -le 3 ]; do
+        boot_once 120 "$@"
+        [ $status = 124 ] && [ ! -s "$work/out" ] || break
+        echo "$me: nothing from $(basename "${engine[0]}") in 120 s: once more"
+    done
+    [ "${reference:-0}" = 1 ] || boot_once "$limit" "$@"
     took=$(($(date +%s) - begun))
     bad=0
     cat "$work/out"

@@ -660,10 +660,10 @@ static void fork_bomb(uint64_t arg)
         if (child == 0)
             for (int i = 0; i < 1000; i++)
                 work++;
-        /* Linux gives the stack of a refused process back after an RCU grace period only. 400 processes that ask without a
+        /* Linux gives the stack of a refused process back after an RCU grace period only. 400 processes that ask with too short a
            pause keep RCU's thread from the one CPU, and the memory of the guest goes into stacks: a guest's fault, not ours. */
         if (child < 0)
-            usleep(1000);
+            usleep(20000);
     }
     usleep(100000);
     kill(0, SIGKILL);
