@@ -50,16 +50,25 @@ static void verify_block(const struct codecache *cc, struct cc_block *b)
     }
 }
 
+static bool enters(const struct cc_block *b, uint64_t pc, uint64_t rip)
+{
+    return !b->dead && b->d.entry_indirect_pc == pc && b->key.rip == rip;
+}
+
 bool cc_is_entry(const struct codecache *cc, uint64_t pc, uint64_t rip)
 {
     const struct cc_block *b = cc_find(cc, pc);
-    while (b && (b->d.entry_indirect_pc != pc || b->key.rip != rip)) {
+    while (b && !enters(b, pc, rip)) {
         const struct cc_link *l = b->d.hot_pc == pc ? b->links->in : NULL;
         while (l && !l->in_place)
             l = l->in_next;
         b = l ? l->from : NULL;
     }
-    return b && !b->dead;
+    /* A block that is nothing but its jump, and whose successor in place has died, leads there still. */
+    for (unsigned s = 0; !b && s < cc->n_sectors; s++)
+        for (unsigned i = 0; !b && i < cc->sector[s].n; i++)
+            b = enters(cc->sector[s].block[i], pc, rip) ? cc->sector[s].block[i] : NULL;
+    return b;
 }
 
 void cc_verify(const struct codecache *cc)

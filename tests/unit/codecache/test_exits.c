@@ -97,3 +97,42 @@ Test(cc_exits, a_link_is_known_by_the_key_of_its_target)
     cc_invalidate(cc, right.phys, 1);
     cr_expect_null(cc_linked(a, 0, &right));
 }
+
+/* A block of nothing but one jump, at whose place the next one starts: both are entered there, and the first alone when the other has died. */
+Test(cc_exits, a_block_that_is_nothing_but_its_jump_is_entered_there_whatever_becomes_of_the_next_one)
+{
+    struct cc_block *b[2];
+    uint32_t at = 0;
+    for (unsigned k = 0; k < 2; k++) {
+        struct cc_space s;
+        struct cc_key id = key(k);
+        if (k)
+            cr_assert(cc_reserve_in_place(cc, b[0], 16384, 16384, &s));
+        else
+            cc_reserve(cc, 16384, 16384, &s);
+        at = (uint32_t)s.hot_pc;
+        memset(s.hot, 0xcc, CODE_BYTES);
+        struct ccf_desc d = {.tu_bytes = 16,
+                             .hot_pc = at,
+                             .start_pc = at,
+                             .hot_bytes = k ? CODE_BYTES : 5,
+                             .cold_pc = (uint32_t)s.cold_pc,
+                             .cold_bytes = CODE_BYTES,
+                             .entry_indirect_pc = at,
+                             .n_exits = 1,
+                             .fall_exit = k ? 2 : 0};
+        d.exit[0] = (struct ccf_exit){.target = key(k + 1).rip,
+                                      .jmp_pc = d.hot_pc + (k ? 8 : 0),
+                                      .rel_at = 1,
+                                      .stub_pc = d.cold_pc,
+                                      .name_pc = d.cold_pc + 6};
+        b[k] = cc_commit(cc, &id, ~0ull, &d, NULL);
+    }
+    cr_assert_eq(b[0]->d.hot_pc, b[1]->d.hot_pc);
+    cc_link(cc, b[0], 0, b[1], false);
+    cr_expect(cc_is_entry(cc, at, key(0).rip));
+    cr_expect(cc_is_entry(cc, at, key(1).rip));
+    cc_invalidate(cc, key(1).phys, 1);
+    cr_expect(cc_is_entry(cc, at, key(0).rip), "it is as alive as before");
+    cr_expect(!cc_is_entry(cc, at, key(1).rip));
+}
