@@ -288,7 +288,7 @@ void direct_protect(struct vcpu *v, uint64_t gpa)
         for (unsigned i = 0; i < CHUNK_HASH; i++)
             for (struct chunk *c = s->chunk[i]; c; c = c->next)
                 for (unsigned n = 0; n < CHUNK_PAGES; n++)
-                    if (c->pte[n] && (c->prot[n] & UW_W) && ((c->pte[n] ^ gpa) & 0xfffffffff000ull) == 0)
+                    if (c->pte[n] && (c->prot[n] & UW_W) && ((c->pte[n] ^ gpa) & PTE_FRAME) == 0)
                         unmap_page(s, c, n);
     }
 }

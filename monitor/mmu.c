@@ -209,9 +209,7 @@ void vcpu_mmu_cr3(struct vcpu *v, bool keep)
     uint16_t from = v->priv->pcids.current, to = pcid_of_cr3(v);
     keep &= !v->pttrace; /* trap and emulate knows no address spaces but the current one */
     if (to == from) {
-        bool same = v->priv->pcids.root == (v->c.cr3 & ~0xfffull);
-        pcid_take_cr3(v);
-        if (!keep || !same)
+        if (!pcid_take_cr3(v) || !keep)
             vcpu_mmu_flush(v, MMU_FLUSH_NONGLOBAL);
         return;
     }

@@ -25,10 +25,13 @@ static struct pcid_park *place(struct pcids *p)
     return oldest;
 }
 
-void pcid_take_cr3(struct vcpu *v)
+bool pcid_take_cr3(struct vcpu *v)
 {
-    v->priv->pcids.current = pcid_of_cr3(v);
-    v->priv->pcids.root = v->c.cr3 & ~0xfffull;
+    struct pcids *p = &v->priv->pcids;
+    uint64_t had = p->root;
+    p->current = pcid_of_cr3(v);
+    p->root = v->c.cr3 & PAGE_MASK;
+    return p->root == had;
 }
 
 void pcid_leave(struct vcpu *v)

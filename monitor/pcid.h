@@ -39,8 +39,8 @@ uint16_t pcid_of_cr3(const struct vcpu *v);
 void pcid_leave(struct vcpu *v);
 /* CR3's is current from now on; what is parked comes back if keep is set and its root is the same, else it is forgotten. */
 void pcid_enter(struct vcpu *v, bool keep);
-/* The same without a look at what is parked: for what flushes. */
-void pcid_take_cr3(struct vcpu *v);
+/* The same without a look at what is parked: for what flushes. False: its root is another one than CR3 had before. */
+bool pcid_take_cr3(struct vcpu *v);
 /* Parked translations of one PCID; all there are. */
 void pcid_forget(struct vcpu *v, uint16_t pcid);
 void pcid_forget_all(struct vcpu *v);

@@ -13,8 +13,8 @@
 #define TRUST_MAX 3u
 #define WAIT_TURNS 64u
 #define SURE_MAX 5u
-#define TRIAL_MOVES                                                                                                    \
-    4u /* direct execution on a guess goes on for so long before it is tried whether the guess is right */
+/* Direct execution on a guess goes on for so long before it is tried whether the guess is right. */
+#define TRIAL_MOVES 4u
 #define HOLD_MOVES 32u  /* a measured ratio stays for so many times the cost of moving; doubled with each mistake */
 #define CALM_MOVES 32u  /* distrust and trust go down by one after so many */
 #define LONG_TURNS 64u  /* turns of direct execution add nothing to speak of to a stretch that is so many long */

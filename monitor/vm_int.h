@@ -246,7 +246,7 @@ void vcpu_trace_page(struct vcpu *v, uint64_t gpa, uint8_t why);
 void vcpu_trace_write_page(struct vcpu *v, uint64_t gpa);
 void vcpu_jc_check(struct vcpu *v, uint32_t mode);
 void vcpu_jc_enter(struct vcpu *v, const struct cc_block *b, bool global);
-/* pcid.c: the jump cache of user code, to and from a parking place */
+/* For pcid.c: the jump cache of user code, to and from a parking place. */
 void vcpu_jc_park(struct vcpu *v, struct pcid_park *k);
 void vcpu_jc_unpark(struct vcpu *v, struct pcid_park *k);
 void vcpu_drop_block(void *opaque, struct cc_block *b);

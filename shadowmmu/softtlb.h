@@ -55,8 +55,8 @@ static inline int64_t stlb_stack_from(unsigned n)
     return -(from < STLB_STACK_SPAN ? STLB_STACK_SPAN : from > STLB_STACK_WINDOW ? STLB_STACK_WINDOW : from);
 }
 /* What an address space had that is not current: kept for when it is again (PCIDs, SDM 3A 4.10.1). */
-#define STLB_PARKED                                                                                                    \
-    64u /* a refill costs 200 ns, taking an entry away and back a tenth: worth it for those used at one in ten switches */
+/* A refill costs 200 ns, taking an entry away and back a tenth: worth it for those used at one in ten switches. */
+#define STLB_PARKED 64u
 struct stlb_park {
     uint32_t n;
     struct stlb_large large;

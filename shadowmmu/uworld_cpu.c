@@ -14,8 +14,8 @@
 #define GOOD_TURNS 256u /* of a world that is apart: it was right */
 /* A turn apart that ended with one side asleep costs as much as so many that did not save: two interrupts to idle CPUs, and the spinning. */
 #define SLOW_TURN 32u
-#define TAKING_TURNS                                                                                                   \
-    8u /* ... and one that came after another world's, whose thread may spin where this one's is to run */
+/* ... and one that came after another world's, whose thread may spin where this one's is to run. */
+#define TAKING_TURNS 8u
 #define DEBT_LIMIT (3 * SLOW_TURN)
 #define SETTLING 4u /* turns until both spin: the first ones wait for CPUs to wake up */
 

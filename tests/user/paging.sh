@@ -6,15 +6,9 @@
 # usage: paging.sh PROGRAM
 # Exit status: 0, 1, or 77 if the guest cannot be had here.
 set -uo pipefail
-here=$(cd "$(dirname "$0")" && pwd)
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+. "$(dirname "$0")/counted_lib.sh"
 pages=2000
-printf '#!/bin/sh\npaging %s\n' $pages >"$work/script"
-"$here/run_user.sh" amd64 --engine "$1" --program paging --script "$work/script" -- -accel bt,user=direct -stats "$work/stats"
-status=$?
-[ $status = 0 ] || exit $status
-counter() { grep -o "\"$1\": [0-9]*" "$work/stats" | grep -o '[0-9]*$'; }
+counted "$1" paging $pages
 maps=$(counter uw_maps) alone=$(counter uw_page_syncs) syncs=$(counter uw_syncs)
 echo "paging: $maps pages mapped, $alone compared alone, $syncs worlds compared"
 [ "$maps" -ge $((2 * pages)) ] || { echo "paging: it did not run directly"; exit 1; }

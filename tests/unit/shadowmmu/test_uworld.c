@@ -1264,6 +1264,12 @@ Test(uw_pool, bad_descriptor_is_reported, .timeout = 60)
     cr_expect_eq(children(), 0);
 }
 
+static void install(struct sock_filter *f, unsigned short n)
+{
+    struct sock_fprog prog = {n, f};
+    cr_assert_eq(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+    cr_assert_eq(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &prog), 0);
+}
 /* A host policy that refuses one system call, as container run-times do. */
 static void refuse(uint32_t nr, uint32_t action)
 {
@@ -1273,9 +1279,7 @@ static void refuse(uint32_t nr, uint32_t action)
         BPF_STMT(BPF_RET | BPF_K, action),
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
     };
-    struct sock_fprog prog = {sizeof f / sizeof f[0], f};
-    cr_assert_eq(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
-    cr_assert_eq(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &prog), 0);
+    install(f, sizeof f / sizeof f[0]);
 }
 static void expect_refusal(const char *reason)
 {
@@ -1297,9 +1301,7 @@ static void refuse_prctl(uint32_t function)
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EINVAL),
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
     };
-    struct sock_fprog prog = {sizeof f / sizeof f[0], f};
-    cr_assert_eq(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
-    cr_assert_eq(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &prog), 0);
+    install(f, sizeof f / sizeof f[0]);
 }
 /* A pool comes about all the same. */
 static void expect_lack(const char *text)

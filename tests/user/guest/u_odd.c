@@ -62,12 +62,7 @@ static void take_off(int sig, siginfo_t *info, void *context)
 }
 static void land(int sig, siginfo_t *info, void *context)
 {
-    /* AC stays set in a handler. */
-#ifdef __x86_64__
-    __asm__ volatile("pushf; andl $~0x40000, (%%rsp); popf" ::: "memory", "cc");
-#else
-    __asm__ volatile("pushf; andl $~0x40000, (%%esp); popf" ::: "memory", "cc");
-#endif
+    ut_clear_ac();
     ucontext_t *uc = context;
     REQUIRE_MSG(in_flight, "signal %d at 0x%lx, address %p", sig, (long)uc->uc_mcontext.gregs[UT_IP], info->si_addr);
     in_flight = false;

@@ -240,12 +240,7 @@ static ucontext_t resume_at;
 static volatile int trapped;
 static void on_trap(int sig, siginfo_t *info, void *context)
 {
-    /* AC stays set in a handler. */
-#ifdef __x86_64__
-    __asm__ volatile("pushf; andl $~0x40000, (%%rsp); popf" ::: "memory", "cc");
-#else
-    __asm__ volatile("pushf; andl $~0x40000, (%%esp); popf" ::: "memory", "cc");
-#endif
+    ut_clear_ac();
     ucontext_t *uc = context;
     trap = (struct trap){sig,
                          info->si_code,

@@ -35,4 +35,14 @@ void *ut_anon(size_t bytes, int prot);
 /* Installs a SA_SIGINFO handler with these flags. */
 void ut_handle(int sig, void (*f)(int, siginfo_t *, void *), int flags);
 
+/* AC stays set in a handler: C code must not run with it. */
+static inline void ut_clear_ac(void)
+{
+#ifdef __x86_64__
+    __asm__ volatile("pushf; andl $~0x40000, (%%rsp); popf" ::: "memory", "cc");
+#else
+    __asm__ volatile("pushf; andl $~0x40000, (%%esp); popf" ::: "memory", "cc");
+#endif
+}
+
 #endif
